@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The functions of Atom that a payload may call: all of them.
+//!
+//! Each returns 0 or a negative errno of the kernel. *Process context* means that it may sleep and
+//! must not be called with a spinlock held or from `queue_rq`.
+
+use core::ffi::c_void;
+
+use super::device::DeviceSpec;
+use super::request::Request;
+use super::table::PayloadTable;
+
+extern "C" {
+    /// Offers the payload to Atom. Returns its identity, greater than zero. Process context; called
+    /// from the module's init. Nothing of the payload is called before a switch to it is asked for.
+    ///
+    /// Errors: `-EPROTO` when the negotiation refused it (the kernel log and the status say why),
+    /// `-EEXIST` for a version that is registered already, `-ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `table` must stay valid and unchanged until `atom_payload_unregister` has returned.
+    pub fn atom_payload_register(table: *const PayloadTable) -> i32;
+
+    /// Takes the offer back. Process context; called from the module's exit, which the kernel only
+    /// runs when Atom holds no reference, so it cannot be live. Errors: `-ENOENT`.
+    pub fn atom_payload_unregister(id: i32) -> i32;
+
+    /// Creates `/dev/atomN` and adds it to the system; requests for it can arrive before this
+    /// returns. Process context, only within *command*. N is written to `id`.
+    ///
+    /// Errors: `-EINVAL` for a spec outside the limits, `-ENOMEM`, `-ENOSPC` when all numbers are
+    /// taken, and those of the kernel's `device_add_disk`.
+    ///
+    /// # Safety
+    ///
+    /// Both pointers must be valid for the call.
+    pub fn atom_device_create(spec: *const DeviceSpec, cookie: u64, id: *mut u32) -> i32;
+
+    /// Removes a device. Waits for its requests. Process context, only within *command*.
+    /// Errors: `-ENOENT`, `-EBUSY` while somebody has it open.
+    pub fn atom_device_destroy(id: u32) -> i32;
+
+    /// Takes a device over: its requests come with `cookie` once the gate opens. Process context,
+    /// only within *adopt*. Errors: `-ENOENT`, `-EINVAL` outside of *adopt*.
+    pub fn atom_device_bind(id: u32, cookie: u64) -> i32;
+
+    /// Ends a request that the payload of `epoch` owns with one of [`super::request::status`].
+    /// Any context, also within `queue_rq`. After it the record must not be touched.
+    ///
+    /// Errors: `-ESTALE` when that epoch does not own the request: the call has changed nothing.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be a record that was handed to the caller's `queue_rq`.
+    pub fn atom_request_end(request: *mut Request, epoch: u64, status: u32) -> i32;
+
+    /// Creates an empty page store under `key` and writes its `struct xarray *` to `store`. Each entry
+    /// is a `struct page *` of order 0 whose reference the store owns; the index is the payload's.
+    /// The payload uses the store with the kernel's xarray functions while it is live, and hands it on
+    /// by not releasing it. Process context. Errors: `-EEXIST`, `-ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `store` must be valid for the call.
+    pub fn atom_pages_create(key: u64, store: *mut *mut c_void) -> i32;
+
+    /// Claims the store that an earlier payload left under `key`. Only within *adopt*; what no payload
+    /// claims is released once the switch is final. Errors: `-ENOENT`, `-EINVAL` outside of *adopt*.
+    ///
+    /// # Safety
+    ///
+    /// `store` must be valid for the call.
+    pub fn atom_pages_claim(key: u64, store: *mut *mut c_void) -> i32;
+
+    /// Frees a store with all its pages. No request may use it any more. Process context.
+    /// Errors: `-ENOENT`.
+    pub fn atom_pages_release(key: u64) -> i32;
+
+    /// Frees a page that the payload has taken out of a store, once no CPU can still be reading it
+    /// under RCU. Any context. The callback that frees it is Atom's, so the payload may be gone by then.
+    ///
+    /// # Safety
+    ///
+    /// `page` must be a `struct page *` of order 0 whose last reference is the caller's to give away,
+    /// and no entry of any store.
+    pub fn atom_page_free(page: *mut c_void) -> i32;
+}

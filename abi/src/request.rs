@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The per-request record and who owns a request.
+//!
+//! The record lies behind the kernel's `struct request` in memory that Atom's tag set allocated, so
+//! that it exists for as long as the device does and costs no allocation.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// 64-bit words of scratch in a [`Request`] that belong to the payload while it owns the request.
+pub const SCRATCH_WORDS: usize = 16;
+/// The same in bytes.
+pub const SCRATCH_BYTES: usize = SCRATCH_WORDS * 8;
+
+/// What a request asks for. The numbers are those of the kernel's `enum req_op`
+/// (`include/linux/blk_types.h`).
+pub mod op {
+    /// Read sectors.
+    pub const READ: u8 = 0;
+    /// Write sectors.
+    pub const WRITE: u8 = 1;
+    /// Make completed writes durable.
+    pub const FLUSH: u8 = 2;
+    /// The content of the sectors is not needed any more.
+    pub const DISCARD: u8 = 3;
+    /// Write zeroes.
+    pub const WRITE_ZEROES: u8 = 9;
+
+    /// The name used in messages.
+    pub fn name(op: u8) -> &'static str {
+        match op {
+            READ => "read",
+            WRITE => "write",
+            FLUSH => "flush",
+            DISCARD => "discard",
+            WRITE_ZEROES => "write-zeroes",
+            _ => "other",
+        }
+    }
+}
+
+/// Flag bits of a request.
+pub mod flags {
+    /// The write must be durable when it ends.
+    pub const FUA: u8 = 1 << 0;
+    /// Write-zeroes must not deallocate.
+    pub const NOUNMAP: u8 = 1 << 1;
+    /// An earlier payload may have carried out some or all of it.
+    pub const REPLAY: u8 = 1 << 2;
+}
+
+/// How a request ended, or why it could not be taken. The numbers are those of the kernel's
+/// `blk_status_t` (`include/linux/blk_types.h`).
+pub mod status {
+    /// Done; from `queue_rq`: taken.
+    pub const OK: u32 = 0;
+    /// The target has no such operation.
+    pub const NOT_SUPPORTED: u32 = 1;
+    /// The target did not answer in time.
+    pub const TIMEOUT: u32 = 2;
+    /// The target is full.
+    pub const NO_SPACE: u32 = 3;
+    /// The target cannot be reached.
+    pub const TRANSPORT: u32 = 4;
+    /// The medium is damaged at this place.
+    pub const MEDIUM: u32 = 7;
+    /// A resource is short now: Atom asks again later. Only from `queue_rq`.
+    pub const RESOURCE: u32 = 9;
+    /// The target failed.
+    pub const IO: u32 = 10;
+
+    /// The kernel's status: `code` when it is one of these, else [`IO`].
+    pub const fn to_kernel(code: u32) -> u8 {
+        match code {
+            OK | NOT_SUPPORTED | TIMEOUT | NO_SPACE | TRANSPORT | MEDIUM | RESOURCE => code as u8,
+            _ => IO as u8,
+        }
+    }
+}
+
+/// Who owns a request: an epoch and a state in one word, so that both change together.
+///
+/// States of a request, by number:
+///
+/// 0. *free*: the block layer owns it, or nobody; no payload may touch it.
+/// 1. *owned*: the payload of the epoch owns it.
+/// 2. *ended*: that payload has ended it; the block layer is being told.
+///
+/// ```text
+/// 0 --claim(epoch)--> 1 --end(epoch)--> 2 --claim--> 1 ...
+///                     1 --give_back(epoch)--> 0
+/// ```
+///
+/// `end` with any other epoch, or in any other state, changes nothing. The word lies in the request's
+/// own memory and is written by one CPU at a time, so it is no shared cache line.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct Ownership(AtomicU64);
+
+/// The states of [`Ownership`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// State 0.
+    Free,
+    /// State 1.
+    Payload,
+    /// State 2.
+    Ended,
+}
+
+/// The request is not owned by that epoch: the call is refused and nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stale;
+
+const STATE_BITS: u32 = 2;
+const FREE: u64 = 0;
+const OWNED: u64 = 1;
+const ENDED: u64 = 2;
+
+const fn word(epoch: u64, state: u64) -> u64 {
+    (epoch << STATE_BITS) | state
+}
+
+impl Ownership {
+    /// Free, of no epoch.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(word(0, FREE)))
+    }
+
+    /// 0 or 2 to 1: the payload of `epoch` owns the request from here.
+    ///
+    /// Called by the one CPU that dispatches the request, so a plain store is enough.
+    #[inline]
+    pub fn claim(&self, epoch: u64) {
+        self.0.store(word(epoch, OWNED), Ordering::Release);
+    }
+
+    /// 1 to 2: the payload of `epoch` has ended the request.
+    #[inline]
+    pub fn end(&self, epoch: u64) -> Result<(), Stale> {
+        self.leave(epoch, ENDED)
+    }
+
+    /// 1 to 0: the payload of `epoch` did not take the request.
+    #[inline]
+    pub fn give_back(&self, epoch: u64) -> Result<(), Stale> {
+        self.leave(epoch, FREE)
+    }
+
+    #[inline]
+    fn leave(&self, epoch: u64, state: u64) -> Result<(), Stale> {
+        // A full barrier on success: whoever waits for the drain reads the word after it has said
+        // that it waits, and the ending side looks for a waiter after it has written the word.
+        self.0
+            .compare_exchange(
+                word(epoch, OWNED),
+                word(epoch, state),
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            )
+            .map(|_| ())
+            .map_err(|_| Stale)
+    }
+
+    /// The epoch and state at one moment.
+    #[inline]
+    pub fn read(&self) -> (u64, Owner) {
+        let value = self.0.load(Ordering::SeqCst);
+        let owner = match value & ((1 << STATE_BITS) - 1) {
+            OWNED => Owner::Payload,
+            ENDED => Owner::Ended,
+            _ => Owner::Free,
+        };
+        (value >> STATE_BITS, owner)
+    }
+}
+
+/// One request, as the payload sees it. Shape: `repr(C)`, in the tag set's memory.
+///
+/// The payload reads everything and writes only [`Request::scratch`], and only while it owns the
+/// request: from `queue_rq` until it calls `atom_request_end`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Request {
+    /// Who owns the request.
+    pub ownership: Ownership,
+    /// The kernel's `struct request *`, from which the data pages are reached.
+    pub rq: *mut c_void,
+    /// First sector, in units of 512 bytes.
+    pub sector: u64,
+    /// Length in bytes. Zero for a flush.
+    pub bytes: u32,
+    /// One of [`op`].
+    pub op: u8,
+    /// Bits of [`flags`].
+    pub flags: u8,
+    /// Index of the hardware queue that dispatched the request.
+    pub hctx: u16,
+    /// The tag, unique within the hardware queue.
+    pub tag: u32,
+    /// The device's identity: N of `/dev/atomN`.
+    pub device: u32,
+    /// The payload's own, without meaning to Atom; content is undefined when a request arrives.
+    pub scratch: [u64; SCRATCH_WORDS],
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The operations table that a payload registers with Atom.
+//!
+//! Each operation that can fail returns 0 or a negative errno of the kernel. Unless its line says
+//! otherwise an operation is called in process context, may sleep, and is called under Atom's
+//! control lock, so that at most one of them runs at a time. Between *freeze* and *adopt* or *thaw* Atom sets
+//! `PF_MEMALLOC_NOIO` on the calling task: what is allocated there never waits for I/O.
+
+use core::ffi::c_void;
+
+use super::request::Request;
+use super::text::Text;
+use super::version::{AbiRange, Offer, SchemaRange};
+
+/// What *prepare* may size its memory by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PrepareArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// Devices that exist now. More may be created before *adopt*.
+    pub devices: u32,
+    /// Bytes of the stored image, or the bound that the live payload gave for its own.
+    pub image_bytes: u64,
+}
+
+/// Where *freeze* writes the image.
+#[repr(C)]
+#[derive(Debug)]
+pub struct FreezeArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// The schema to write, within the payload's own range.
+    pub schema: u32,
+    /// The buffer, in Atom's memory.
+    pub buffer: *mut u8,
+    /// Bytes in the buffer.
+    pub capacity: u64,
+    /// Bytes of the image; set by the payload. On `-ENOSPC`: the bytes it needs.
+    pub used: u64,
+}
+
+/// What *adopt* takes over.
+#[repr(C)]
+#[derive(Debug)]
+pub struct AdoptArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// Devices that wait to be bound with `atom_device_bind`. All of them must be.
+    pub devices: u32,
+    /// The epoch in which the payload will own requests.
+    pub epoch: u64,
+    /// The image; null when there is none and the payload begins empty.
+    pub image: *const u8,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+}
+
+/// A command forwarded to the payload. Opaque to Atom.
+#[repr(C)]
+#[derive(Debug)]
+pub struct CommandArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The command, in kernel memory.
+    pub input: *const u8,
+    /// Bytes of the command, at most [`MAX_COMMAND_BYTES`].
+    pub input_bytes: u64,
+    /// Where the answer goes, in kernel memory.
+    pub output: *mut u8,
+    /// Bytes there is room for.
+    pub output_capacity: u64,
+    /// Bytes of the answer; set by the payload.
+    pub output_bytes: u64,
+}
+
+/// Longest command and longest answer, in bytes.
+pub const MAX_COMMAND_BYTES: usize = 64 << 10;
+
+/// The operations table. It lies in the payload's module and stays there until it unregisters.
+#[repr(C)]
+pub struct PayloadTable {
+    /// Bytes of this table that the payload knows.
+    pub size: u32,
+    /// Bytes of scratch it needs in each request.
+    pub scratch_bytes: u32,
+    /// Versions of the interface it can work with.
+    pub abi: AbiRange,
+    /// Its [`super::layout::HASH`].
+    pub layout_hash: u64,
+    /// Capabilities it offers.
+    pub provides: u64,
+    /// Capabilities it needs.
+    pub requires: u64,
+    /// Image schemas it can read and write.
+    pub schema: SchemaRange,
+    /// Its version.
+    pub version: Text,
+    /// Its `struct module *`, on which Atom holds a reference while it is live.
+    pub module: *mut c_void,
+
+    /// Gets everything that can fail or be slow before the pause; the old payload is still serving.
+    pub prepare: Option<unsafe extern "C" fn(args: *const PrepareArgs) -> i32>,
+    /// Inverse of *prepare*. Must succeed; what it returns is reported.
+    pub unprepare: Option<unsafe extern "C" fn() -> i32>,
+    /// An upper bound for the image in `schema`, in bytes. Called before the pause.
+    pub image_bytes: Option<unsafe extern "C" fn(schema: u32) -> u64>,
+    /// Exports the image. The payload owes no request and must change no state until *thaw* or
+    /// *abandon*. On an error it is as if it had not been called.
+    pub freeze: Option<unsafe extern "C" fn(args: *mut FreezeArgs) -> i32>,
+    /// Inverse of *freeze*: the payload serves again. Must succeed; what it returns is reported.
+    pub thaw: Option<unsafe extern "C" fn() -> i32>,
+    /// Imports the image and takes over every device. On an error it has undone all it did.
+    pub adopt: Option<unsafe extern "C" fn(args: *const AdoptArgs) -> i32>,
+    /// Forgets what it froze: Atom or another payload has it now. When it returns, nothing of the
+    /// payload may run or be scheduled to run. Must succeed; what it returns is reported.
+    pub abandon: Option<unsafe extern "C" fn() -> i32>,
+    /// Takes a request of the device bound to `cookie`. Called by the block layer's dispatch: RCU
+    /// read side, possibly softirq-disabled, must not sleep. Returns one of
+    /// [`super::request::status`]; with anything but OK the payload has not taken the request.
+    pub queue_rq: Option<unsafe extern "C" fn(cookie: u64, request: *mut Request) -> u32>,
+    /// Carries out an opaque command. May create and destroy devices.
+    pub command: Option<unsafe extern "C" fn(args: *mut CommandArgs) -> i32>,
+}
+
+impl PayloadTable {
+    /// What the payload brings to the negotiation.
+    pub fn offer(&self) -> Offer {
+        Offer {
+            abi: self.abi,
+            layout_hash: self.layout_hash,
+            provides: self.provides,
+            requires: self.requires,
+            scratch_bytes: self.scratch_bytes,
+        }
+    }
+
+    /// True when no operation is missing.
+    pub fn is_complete(&self) -> bool {
+        let lifecycle = self.prepare.is_some()
+            && self.unprepare.is_some()
+            && self.image_bytes.is_some()
+            && self.freeze.is_some()
+            && self.thaw.is_some()
+            && self.adopt.is_some()
+            && self.abandon.is_some();
+        lifecycle && self.queue_rq.is_some() && self.command.is_some() && !self.module.is_null()
+    }
+}

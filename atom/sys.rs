@@ -20,7 +20,7 @@ use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use kernel::prelude::*;
-use kernel::str::{CStrExt as _, CString};
+use kernel::str::CString;
 use kernel::sync::Arc;
 use kernel::transmute::{AsBytes, FromBytes};
 use kernel::types::Opaque;

@@ -16,6 +16,8 @@ pub struct Field {
     pub name: &'static str,
     /// Its offset in bytes.
     pub offset: usize,
+    /// Its size in bytes.
+    pub size: usize,
 }
 
 /// One structure.
@@ -31,6 +33,11 @@ pub struct Layout {
     pub fields: &'static [Field],
 }
 
+/// The size of what an accessor leads to.
+const fn size_behind<T, F>(_field: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
 macro_rules! layouts {
     ($($module:ident::$name:ident { $($field:ident),+ $(,)? })+) => {
         /// Every structure that crosses the boundary.
@@ -42,6 +49,7 @@ macro_rules! layouts {
                 fields: &[$(Field {
                     name: stringify!($field),
                     offset: offset_of!(super::$module::$name, $field),
+                    size: size_behind(|value: &super::$module::$name| &value.$field),
                 }),+],
             }
         ),+];
@@ -114,6 +122,7 @@ const fn hash(layouts: &[Layout]) -> u64 {
         while field < layout.fields.len() {
             state = bytes(state, layout.fields[field].name.as_bytes());
             state = number(state, layout.fields[field].offset);
+            state = number(state, layout.fields[field].size);
             field += 1;
         }
         at += 1;

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commands that Atom forwards to the live payload. Process context; may sleep.
+
+use core::ops::ControlFlow;
+
+use kernel::prelude::*;
+
+use crate::answers::{encode_done, Created, Entry, ListWriter, CREATED_BYTES, END_OF_LIST};
+use crate::counts::{Counts, Counts1};
+use crate::identity;
+use crate::protocol::{Command, Create, ProtocolError};
+use crate::shape::{Description, MAX_VOLUMES};
+use crate::sys;
+use crate::volume::Volume;
+use crate::volumes::Volumes;
+
+/// Carries out the command in `input` and writes the answer into `output`. Returns its length.
+///
+/// Errors: `EPROTO` for another version of the encoding, `EINVAL` for what is no command or has values
+/// that it must not have, `EMSGSIZE` when the answer does not fit, and those of each command.
+pub(crate) fn carry_out(volumes: &mut Volumes, input: &[u8], output: &mut [u8]) -> Result<usize> {
+    match Command::decode(input).map_err(errno)? {
+        Command::Create(create_command) => create(volumes, &create_command, output),
+        Command::Destroy { name } => {
+            destroy(volumes, volumes.find(&name).ok_or(ENOENT)?)?;
+            encode_done(output).map_err(errno)
+        }
+        Command::List { from } => list(volumes, from, output),
+        #[cfg(payload_fault = "stuck")]
+        Command::Hold { op, requests } => {
+            crate::stuck::hold(op, requests)?;
+            encode_done(output).map_err(errno)
+        }
+        #[cfg(payload_fault = "stuck")]
+        Command::Release => {
+            crate::stuck::release();
+            encode_done(output).map_err(errno)
+        }
+        #[cfg(not(payload_fault = "stuck"))]
+        Command::Hold { .. } | Command::Release => Err(EINVAL),
+    }
+}
+
+fn errno(error: ProtocolError) -> Error {
+    match error {
+        ProtocolError::NoRoom => EMSGSIZE,
+        ProtocolError::Version(_) => sys::eproto(),
+        _ => EINVAL,
+    }
+}
+
+/// Errors: `EEXIST` for a name that is taken, `ENOSPC` for a full table, `EINVAL`, `ENOMEM`, and what
+/// Atom says to the device.
+fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<usize> {
+    let shape = create.shape().map_err(errno)?;
+    if output.len() < CREATED_BYTES {
+        // Known before anything is created.
+        return Err(EMSGSIZE);
+    }
+    if volumes.find(&create.name).is_some() {
+        return Err(EEXIST);
+    }
+    let id = volumes.new_id()?;
+    let description = Description { id, device: 0, shape, pages: 0, name: create.name };
+    let blank = volumes.blank()?;
+    let volume = Volume::new(blank, &description, Counts::One(Counts1::default()), true)?;
+    let store = volume.store_key();
+    // Requests can arrive before the device's number is known here, so the volume goes first.
+    volumes.insert(volume).inspect_err(|_| release(store))?;
+    let device = sys::create_device(&shape.spec(), id.slot()).inspect_err(|_| {
+        volumes.remove(id.slot());
+        release(store);
+    })?;
+    sys::with(id.slot(), |volume| volume.set_device(device));
+    let answer = Created { volume: id.to_u64(), device };
+    answer.encode(output).map_err(errno)
+}
+
+/// Errors: `EBUSY` while somebody has the device open.
+fn destroy(volumes: &mut Volumes, slot: usize) -> Result {
+    let (device, store) =
+        sys::with(slot, |volume| (volume.device(), volume.store_key())).ok_or(ENOENT)?;
+    // When it returns, all requests have ended and none will come.
+    sys::destroy_device(device)?;
+    volumes.remove(slot);
+    release(store);
+    Ok(())
+}
+
+fn release(store: Option<u64>) {
+    if let Some(Err(error)) = store.map(sys::release_pages) {
+        pr_warn!("a page store was not released: error {}\n", error.to_errno());
+    }
+}
+
+fn list(volumes: &Volumes, from: u32, output: &mut [u8]) -> Result<usize> {
+    let from = usize::try_from(from).unwrap_or(MAX_VOLUMES);
+    let mut answer = ListWriter::new(output, identity::NEWEST_SCHEMA).map_err(errno)?;
+    let outcome = volumes.try_each(from, |volume| {
+        if !answer.has_room() {
+            return Err(ControlFlow::Break(volume.id().slot()));
+        }
+        let entry = Entry { volume: volume.describe(), counts: volume.counts().as_two() };
+        answer.entry(&entry).map_err(ControlFlow::Continue)
+    });
+    let next = match outcome {
+        Ok(()) => END_OF_LIST,
+        // An answer without an entry would have the caller ask for ever.
+        Err(ControlFlow::Break(_)) if answer.is_empty() => return Err(EMSGSIZE),
+        Err(ControlFlow::Break(slot)) => u32::try_from(slot).unwrap_or(END_OF_LIST),
+        Err(ControlFlow::Continue(error)) => return Err(errno(error)),
+    };
+    answer.finish(next).map_err(errno)
+}

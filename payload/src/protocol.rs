@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The commands that a payload carries out: both ends. The answers are in `answers.rs`. Pure.
+//!
+//! Atom forwards them as opaque bytes. All numbers are little-endian, nothing is padded.
+//!
+//! ```text
+//! command: number u32, version u32, then
+//!   1 CREATE   name 64, kind u32, block u32, size u64, hw queues u16, queue depth u16
+//!   2 DESTROY  name 64
+//!   3 LIST     first place u32
+//!   4 HOLD     operation u32, requests u32      (test variants only)
+//!   5 RELEASE                                   (test variants only)
+//! ```
+//!
+//! A decoder refuses what it does not know, what is too short, and what is too long.
+
+use core::fmt;
+
+use super::abi::image::{Fields, ImageError};
+use super::abi::text::Text;
+use super::shape::{read_name, Kind, Shape};
+
+/// The version of the encoding.
+pub const VERSION: u32 = 1;
+/// Bytes of the longest command.
+pub const MAX_COMMAND_BYTES: usize = 92;
+const CREATE: u32 = 1;
+const DESTROY: u32 = 2;
+const LIST: u32 = 3;
+const HOLD: u32 = 4;
+const RELEASE: u32 = 5;
+
+/// Why bytes are no command or no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtocolError {
+    /// The buffer is too small for what is written.
+    NoRoom,
+    /// The bytes end before the content does.
+    Truncated,
+    /// The content ends before the bytes do.
+    Trailing,
+    /// The other side encodes in a version that this side does not know.
+    Version(u32),
+    /// There is no command of this number.
+    UnknownCommand(u32),
+    /// The named field has a value that it must not have.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("the buffer is too small"),
+            Self::Truncated => f.write_str("the bytes are cut short"),
+            Self::Trailing => f.write_str("there are bytes behind the end"),
+            Self::Version(found) => write!(f, "version {found} is spoken, known is {VERSION}"),
+            Self::UnknownCommand(number) => write!(f, "there is no command {number}"),
+            Self::Invalid(field) => write!(f, "the {field} is not as it must be"),
+        }
+    }
+}
+
+impl From<ImageError> for ProtocolError {
+    fn from(_: ImageError) -> Self {
+        // `Fields` fails in one way only.
+        Self::Truncated
+    }
+}
+
+/// What a new volume is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Create {
+    /// Its name, see [`super::shape::name`].
+    pub name: Text,
+    /// What serves it.
+    pub kind: Kind,
+    /// Its size.
+    pub bytes: u64,
+    /// Smallest unit of addressing, a power of two from 512 to 4096.
+    pub block_bytes: u32,
+    /// Hardware queues; 0: one for each CPU.
+    pub hw_queues: u16,
+    /// Requests per hardware queue; 0: as many as Atom sees fit.
+    pub queue_depth: u16,
+}
+
+impl Create {
+    /// The shape of the volume, when there can be such a volume.
+    pub fn shape(&self) -> Result<Shape, ProtocolError> {
+        Shape::new(self.kind, self.bytes, self.block_bytes, self.hw_queues, self.queue_depth)
+            .ok_or(ProtocolError::Invalid("size, block size or queue"))
+    }
+}
+
+/// A command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Creates a volume and its device. Answer: [`Created`](super::answers::Created).
+    Create(Create),
+    /// Removes a volume, its device and its data.
+    Destroy {
+        /// Name of the volume.
+        name: Text,
+    },
+    /// Lists volumes. Answer: [`List`](super::answers::List).
+    List {
+        /// The place in the table to begin with: 0, then [`List::next`](super::answers::List::next).
+        from: u32,
+    },
+    /// Keeps the next requests of one operation without ending them. Test variants only.
+    Hold {
+        /// One of [`super::abi::request::op`].
+        op: u8,
+        /// How many.
+        requests: u32,
+    },
+    /// Carries out and ends what was kept. Test variants only.
+    Release,
+}
+
+impl Command {
+    /// Encodes into `buffer` and returns the length.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut out = Output::new(buffer);
+        let mut begin = |number: u32| out.put(&[&number.to_le_bytes(), &VERSION.to_le_bytes()]);
+        match self {
+            Self::Create(create) => {
+                begin(CREATE)?;
+                out.put(&[
+                    &create.name.to_bytes(),
+                    &create.kind.code().to_le_bytes(),
+                    &create.block_bytes.to_le_bytes(),
+                    &create.bytes.to_le_bytes(),
+                    &create.hw_queues.to_le_bytes(),
+                    &create.queue_depth.to_le_bytes(),
+                ])?;
+            }
+            Self::Destroy { name } => {
+                begin(DESTROY)?;
+                out.put(&[&name.to_bytes()])?;
+            }
+            Self::List { from } => {
+                begin(LIST)?;
+                out.put(&[&from.to_le_bytes()])?;
+            }
+            Self::Hold { op, requests } => {
+                begin(HOLD)?;
+                out.put(&[&u32::from(*op).to_le_bytes(), &requests.to_le_bytes()])?;
+            }
+            Self::Release => begin(RELEASE)?,
+        }
+        Ok(out.at)
+    }
+
+    /// Decodes hostile bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        let mut fields = Fields::new(bytes);
+        let number = fields.u32()?;
+        check_version(&mut fields)?;
+        let command = match number {
+            CREATE => Self::Create(decode_create(&mut fields)?),
+            DESTROY => Self::Destroy { name: decode_name(&mut fields)? },
+            LIST => Self::List { from: fields.u32()? },
+            HOLD => Self::Hold {
+                op: u8::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("operation"))?,
+                requests: fields.u32()?,
+            },
+            RELEASE => Self::Release,
+            unknown => return Err(ProtocolError::UnknownCommand(unknown)),
+        };
+        check_end(&fields)?;
+        Ok(command)
+    }
+}
+
+fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
+    let name = decode_name(fields)?;
+    let kind = Kind::from_code(fields.u32()?).ok_or(ProtocolError::Invalid("kind"))?;
+    let block_bytes = fields.u32()?;
+    Ok(Create {
+        name,
+        kind,
+        bytes: fields.u64()?,
+        block_bytes,
+        hw_queues: fields.u16()?,
+        queue_depth: fields.u16()?,
+    })
+}
+
+fn decode_name(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {
+    read_name(fields)?.ok_or(ProtocolError::Invalid("name"))
+}
+
+pub(super) fn check_version(fields: &mut Fields<'_>) -> Result<(), ProtocolError> {
+    match fields.u32()? {
+        VERSION => Ok(()),
+        other => Err(ProtocolError::Version(other)),
+    }
+}
+
+pub(super) fn check_end(fields: &Fields<'_>) -> Result<(), ProtocolError> {
+    if fields.is_empty() {
+        Ok(())
+    } else {
+        Err(ProtocolError::Trailing)
+    }
+}
+
+/// Puts bytes one after the other into a buffer of fixed size.
+pub(super) struct Output<'a> {
+    buffer: &'a mut [u8],
+    pub(super) at: usize,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(buffer: &'a mut [u8]) -> Self {
+        Self { buffer, at: 0 }
+    }
+
+    /// Bytes that are left.
+    pub(super) fn room(&self) -> usize {
+        self.buffer.len().saturating_sub(self.at)
+    }
+
+    /// Puts each of `parts`.
+    pub(super) fn put(&mut self, parts: &[&[u8]]) -> Result<(), ProtocolError> {
+        for part in parts {
+            let end = self.at.saturating_add(part.len());
+            self.buffer.get_mut(self.at..end).ok_or(ProtocolError::NoRoom)?.copy_from_slice(part);
+            self.at = end;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Volumes whose data lies in pages of memory.
+//!
+//! The pages belong to a store of Atom, under the identity of the volume, so that they are never copied
+//! and need no time in a switch. A page that is absent reads as zeroes. A volume keeps what it was
+//! written until it is destroyed or the machine stops, so a flush has nothing to do.
+//!
+//! Requests that overlap and run at the same time have no order; each page is inserted once, whoever
+//! comes first, and a page that is taken out stays readable for those who have already found it.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kernel::sync::rcu;
+
+use crate::abi::request::{flags, op, status};
+use crate::pages::{Io, Store};
+use crate::shape::PAGE_BYTES;
+
+/// The data of a volume.
+pub(crate) struct Ram {
+    store: Store,
+    /// Pages in the store. Changes only together with the store, whose lock is taken for that anyway.
+    pages: AtomicU64,
+}
+
+/// A range of bytes of the volume, which begins and ends anywhere.
+struct Range {
+    start: u64,
+    end: u64,
+}
+
+impl Ram {
+    /// A volume on a store that has so many pages.
+    pub(crate) fn new(store: Store, pages: u64) -> Self {
+        Self { store, pages: AtomicU64::new(pages) }
+    }
+
+    /// Pages that it has in memory.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Carries out a request and returns its status, `RESOURCE` when memory is short now: what has been
+    /// written until then is written again with the next try. Does not sleep.
+    pub(crate) fn serve(&self, io: &Io) -> u32 {
+        match io.op {
+            op::READ => self.transfer(io, false),
+            op::WRITE => self.transfer(io, true),
+            op::FLUSH => status::OK,
+            op::DISCARD => self.clear(io, true),
+            op::WRITE_ZEROES => self.clear(io, io.flags & flags::NOUNMAP == 0),
+            _ => status::NOT_SUPPORTED,
+        }
+    }
+
+    fn transfer(&self, io: &Io, write: bool) -> u32 {
+        let Some(Range { start, end }) = range(io) else {
+            return status::IO;
+        };
+        let guard = rcu::read_lock();
+        let mut data = io.data();
+        let mut at = start;
+        while at < end {
+            let (page, offset) = split(at);
+            let room = u64::from(PAGE_BYTES.saturating_sub(offset)).min(end.saturating_sub(at));
+            let Some(piece) = data.next(u32::try_from(room).unwrap_or(0)) else {
+                // Less data than the request says.
+                return status::IO;
+            };
+            if write {
+                match self.store.write(&guard, page, offset, &piece) {
+                    Ok(added) => {
+                        self.pages.fetch_add(added.into(), Ordering::Relaxed);
+                    }
+                    Err(_) => return status::RESOURCE,
+                }
+            } else {
+                self.store.read(&guard, page, offset, &piece);
+            }
+            at = at.saturating_add(piece.bytes().into());
+        }
+        status::OK
+    }
+
+    /// Makes the range read as zeroes. Whole pages are given back when `unmap` allows it.
+    fn clear(&self, io: &Io, unmap: bool) -> u32 {
+        let Some(Range { start, end }) = range(io) else {
+            return status::IO;
+        };
+        if start >= end {
+            return status::OK;
+        }
+        let guard = rcu::read_lock();
+        let (mut page, _) = split(start);
+        let (last, _) = split(end.saturating_sub(1));
+        // Pages that are absent read as zeroes already; the store skips them.
+        while let Some(found) = self.store.next(&guard, page, last) {
+            let page_start = found.saturating_mul(PAGE_BYTES.into());
+            let page_end = page_start.saturating_add(PAGE_BYTES.into());
+            let from = start.max(page_start);
+            let to = end.min(page_end);
+            if unmap && from == page_start && to == page_end {
+                let removed = self.store.remove(&guard, found);
+                self.pages.fetch_sub(removed.into(), Ordering::Relaxed);
+            } else {
+                let (_, offset) = split(from);
+                let bytes = u32::try_from(to.saturating_sub(from)).unwrap_or(0);
+                self.store.zero(&guard, found, offset, bytes);
+            }
+            let Some(after) = found.checked_add(1).filter(|after| *after <= last) else {
+                break;
+            };
+            page = after;
+        }
+        status::OK
+    }
+}
+
+/// The index of the page that holds a byte, and the place in it.
+fn split(at: u64) -> (u64, u32) {
+    let page = u64::from(PAGE_BYTES);
+    (at / page, (at % page) as u32)
+}
+
+/// The bytes that a request is about. The block layer has checked them against the capacity.
+fn range(io: &Io) -> Option<Range> {
+    let start = io.sector.checked_mul(512)?;
+    let end = start.checked_add(io.bytes.into())?;
+    Some(Range { start, end })
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The guest's first process.
+//!
+//! It makes the guest usable, starts the agent as a process of its own, and from then on only reaps: every orphan
+//! becomes its child, and a wait for any child would steal the exit codes that the agent waits for.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{finit_module, ModuleInitFlags};
+use nix::mount::{mount, MsFlags};
+use nix::sys::reboot::{reboot, RebootMode};
+use nix::sys::wait::{wait, WaitStatus};
+use nix::unistd::Pid;
+
+use super::command_line::CommandLine;
+
+/// The search path of everything in the guest.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// File systems: type, place, options.
+const MOUNTS: &[(&str, &str, &str)] = &[
+    ("proc", "/proc", ""),
+    ("sysfs", "/sys", ""),
+    ("devtmpfs", "/dev", "mode=755"),
+    ("devpts", "/dev/pts", "mode=620,ptmxmode=666"),
+    ("tmpfs", "/dev/shm", ""),
+    ("tmpfs", "/run", "mode=755"),
+    ("tmpfs", "/tmp", "mode=1777"),
+    ("debugfs", "/sys/kernel/debug", ""),
+];
+
+/// Comes with a module of its own.
+const CONFIGFS: (&str, &str, &str) = ("configfs", "/sys/kernel/config", "");
+
+/// Runs the guest until it is turned off. An error turns it off as well: the host sees the end and shows the console.
+pub fn run() -> ! {
+    if let Err(error) = prepare().and_then(|shell| reap(shell).map(|_| ())) {
+        eprintln!("atom-guest: {error:#}");
+    }
+    power_off()
+}
+
+/// Writes everything back and turns the machine off.
+pub fn power_off() -> ! {
+    nix::unistd::sync();
+    loop {
+        match reboot(RebootMode::RB_POWER_OFF) {
+            Ok(never) => match never {},
+            Err(errno) => {
+                eprintln!("atom-guest: cannot power off: {errno}");
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+/// Sets up the guest and starts the agent; returns the interactive shell's process if there is one.
+fn prepare() -> Result<Option<Pid>> {
+    std::env::set_var("PATH", PATH);
+    std::env::set_var("HOME", "/root");
+    std::env::set_var("TERM", "linux");
+    for (kind, place, options) in MOUNTS {
+        mount_one(kind, place, options)?;
+    }
+    run_to_end("modprobe", &["configfs"])?;
+    let (kind, place, options) = CONFIGFS;
+    mount_one(kind, place, options)?;
+    nix::unistd::sethostname("atom").context("cannot set the host name")?;
+    std::fs::write("/proc/sys/kernel/sysrq", "1").context("cannot enable sysrq")?;
+    run_to_end("ip", &["link", "set", "lo", "up"])?;
+    let line = CommandLine::read()?;
+    for module in line.list("modprobe") {
+        run_to_end("modprobe", &[module])?;
+    }
+    for path in line.list("insmod") {
+        insert(path)?;
+    }
+    let agent = std::env::current_exe().unwrap_or_else(|_| "/init".into());
+    Command::new(agent).arg("agent").spawn().context("cannot start the agent")?;
+    if line.value("shell").is_none() {
+        return Ok(None);
+    }
+    let shell = Command::new("/bin/busybox")
+        .arg0("busybox")
+        .args(["setsid", "-c", "sh", "-l"])
+        .current_dir("/root")
+        .stdin(File::open("/dev/ttyS0")?)
+        .stdout(File::options().write(true).open("/dev/ttyS0")?)
+        .stderr(File::options().write(true).open("/dev/ttyS0")?)
+        .spawn()
+        .context("cannot start the shell")?;
+    Ok(Some(Pid::from_raw(shell.id().try_into()?)))
+}
+
+fn mount_one(kind: &str, place: &str, options: &str) -> Result<()> {
+    std::fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;
+    mount(Some(kind), Path::new(place), Some(kind), MsFlags::empty(), Some(options))
+        .with_context(|| format!("cannot mount {kind} on {place}"))
+}
+
+fn run_to_end(program: &str, args: &[&str]) -> Result<()> {
+    let status = Command::new(program)
+        .args(args)
+        .status()
+        .with_context(|| format!("cannot start {program}"))?;
+    anyhow::ensure!(status.success(), "{program} {args:?} failed: {status}");
+    Ok(())
+}
+
+/// Loads a module file.
+pub fn insert(path: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    finit_module(&file, &CString::default(), ModuleInitFlags::empty())
+        .with_context(|| format!("cannot load {path}"))
+}
+
+/// Reaps until the shell ends, or for ever when there is none.
+fn reap(shell: Option<Pid>) -> Result<()> {
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))
+                if Some(pid) == shell =>
+            {
+                return Ok(());
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("the agent is gone"),
+        }
+    }
+}

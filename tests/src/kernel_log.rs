@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What a kernel log must not say.
+//!
+//! A scenario that ends well while the kernel complains has not ended well. The rules name what each text means, so
+//! that a finding can be understood without knowing the kernel's wording.
+
+use serde::{Deserialize, Serialize};
+
+/// A line of a kernel log that must not be there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The line's number, from 1.
+    pub line: usize,
+    /// What it means.
+    pub meaning: String,
+    /// The line itself.
+    pub text: String,
+}
+
+/// Texts and what they mean. The first that a line contains counts.
+const RULES: &[(&str, &str)] = &[
+    ("Kernel panic", "the kernel panicked"),
+    ("KASAN:", "memory was used that is not the user's"),
+    ("UBSAN:", "undefined behaviour"),
+    ("KCSAN:", "a data race"),
+    ("KMSAN:", "uninitialised memory was used"),
+    ("possible circular locking", "locks are taken in different orders"),
+    ("possible recursive locking", "a lock is taken by its holder"),
+    ("possible irq lock inversion", "a lock is unsafe with interrupts"),
+    ("inconsistent lock state", "a lock is unsafe with interrupts"),
+    ("bad unlock balance", "a lock was released that was not held"),
+    ("held lock freed", "memory with a held lock was freed"),
+    ("lock held when returning to user space", "a lock was left held"),
+    ("suspicious RCU usage", "data was read without its RCU protection"),
+    ("INVALID RCU usage", "data was read without its RCU protection"),
+    ("scheduling while atomic", "a task slept where it must not"),
+    ("sleeping function called", "a task slept where it must not"),
+    ("Voluntary context switch within RCU", "a task slept where it must not"),
+    ("blocked for more than", "a task hung"),
+    ("soft lockup", "a processor was kept busy"),
+    ("hard LOCKUP", "a processor was kept busy with interrupts off"),
+    ("workqueue lockup", "a workqueue stopped"),
+    ("detected stall", "RCU stalled"),
+    ("self-detected stall", "RCU stalled"),
+    ("detected expedited stalls", "RCU stalled"),
+    ("starved for", "RCU stalled"),
+    ("unreferenced object", "memory was leaked"),
+    ("new suspected memory leaks", "memory was leaked"),
+    ("refcount_t:", "a reference count went wrong"),
+    ("list_add corruption", "a list was corrupted"),
+    ("list_del corruption", "a list was corrupted"),
+    ("slab-use-after-free", "freed memory was used"),
+    ("Slab corruption", "freed memory was written"),
+    ("Poison overwritten", "freed memory was written"),
+    ("Redzone overwritten", "memory was written beyond its end"),
+    ("Objects remaining", "a cache was destroyed while in use"),
+    ("Bad page state", "a page was freed while in use"),
+    ("general protection fault", "a bad address was used"),
+    ("unable to handle page fault", "a bad address was used"),
+    ("NULL pointer dereference", "a null pointer was followed"),
+    ("Oops:", "the kernel stumbled"),
+    ("invalid opcode:", "the kernel reached a trap"),
+    ("divide error:", "a division by zero"),
+    ("stack guard page was hit", "a kernel stack overflowed"),
+    ("BUG:", "the kernel found a bug"),
+    ("kernel BUG at", "the kernel found a bug"),
+    ("WARNING:", "the kernel warned"),
+    ("Call Trace:", "the kernel showed where it stumbled"),
+    ("rust_kernel: panicked", "Rust code panicked"),
+    ("panicked at", "Rust code panicked"),
+    ("Buffer I/O error", "an I/O failed"),
+    ("I/O error", "an I/O failed"),
+    ("critical medium error", "an I/O failed"),
+    ("critical target error", "an I/O failed"),
+    ("timeout error, dev", "an I/O timed out"),
+    ("lost async page write", "data was lost"),
+    ("lost page write", "data was lost"),
+    ("EXT4-fs error", "a file system found damage"),
+    ("EXT4-fs warning", "a file system found something odd"),
+    ("Aborting journal", "a file system gave up"),
+    ("Remounting filesystem read-only", "a file system gave up"),
+    ("Metadata corruption detected", "a file system found damage"),
+    ("Corruption of in-memory data", "a file system found damage"),
+    ("Filesystem has been shut down", "a file system gave up"),
+    ("Unknown symbol", "a module does not fit the kernel"),
+    ("disagrees about version of symbol", "a module does not fit the kernel"),
+    ("version magic", "a module does not fit the kernel"),
+    ("invalid relocation target", "a module does not fit the kernel"),
+    ("Out of memory:", "memory ran out"),
+    ("page allocation failure", "memory ran out"),
+    ("sysfs: cannot create duplicate filename", "a name was registered twice"),
+    ("tried to init an initialized object", "an object was registered twice"),
+    ("is corrupted", "a kernel structure was corrupted"),
+];
+
+/// Texts of ordinary boots that a rule would match. Each says something of the machine, not of our code.
+const ORDINARY: &[&str] =
+    &["Spectre V2 : WARNING:", "RETBleed: WARNING:", "Unprivileged eBPF is enabled"];
+
+/// Finds every line that must not be there. A line that contains one of the `allowed` texts is passed over: scenarios
+/// list there what they provoke on purpose.
+pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
+    log.lines()
+        .enumerate()
+        .filter(|(_, line)| !allowed.iter().any(|a| line.contains(a.as_ref())))
+        .filter(|(_, line)| !ORDINARY.iter().any(|o| line.contains(o)))
+        .filter_map(|(index, line)| {
+            let (_, meaning) = RULES.iter().find(|(text, _)| line.contains(text))?;
+            Some(Finding { line: index + 1, meaning: (*meaning).to_owned(), text: line.to_owned() })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: &[&str] = &[];
+
+    fn found(line: &str) -> bool {
+        !scan(line, NONE).is_empty()
+    }
+
+    #[test]
+    fn ordinary_boot_lines_pass() {
+        let log = "\
+[    0.000000] Linux version 7.2.12+deb13-cloud-amd64 (gcc-14) #1 SMP PREEMPT_DYNAMIC
+[    0.000000] Command line: console=ttyS0 panic=-1 unknown_nmi_panic
+[    0.021000] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on
+[    0.100000] rcu: Hierarchical RCU implementation.
+[    0.100000] rcu: RCU calculated value of scheduler-enlistment delay is 25 jiffies.
+[    0.400000] ACPI: Core revision 20260101
+[    1.000000] Run /init as init process
+[    2.000000] EXT4-fs (vda): mounted filesystem with ordered data mode.
+[    2.100000] XFS (vdb): Ending clean mount";
+        assert_eq!(scan(log, NONE), []);
+    }
+
+    #[test]
+    fn the_taint_of_an_unsigned_module_passes() {
+        let log = "atom: loading out-of-tree module taints kernel.\n\
+                   atom: module verification failed: signature and/or required key missing - tainting kernel";
+        assert_eq!(scan(log, NONE), []);
+    }
+
+    #[test]
+    fn every_kind_of_complaint_is_found() {
+        for line in [
+            "WARNING: block/blk-mq.c:100 at blk_mq_start_request+0x1, CPU#1: fio/100",
+            "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+            "Oops: 0000 [#1] SMP",
+            "Call Trace:",
+            "general protection fault, probably for non-canonical address",
+            "INFO: task fio:100 blocked for more than 120 seconds.",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "WARNING: possible circular locking dependency detected",
+            "BUG: KASAN: slab-use-after-free in f+0x1",
+            "UBSAN: array-index-out-of-bounds in a.c:1",
+            "BUG: KCSAN: data-race in f / g",
+            "unreferenced object 0xffff888000000000 (size 64):",
+            "refcount_t: underflow; use-after-free.",
+            "BUG: scheduling while atomic: fio/1/0x00000002",
+            "BUG: sleeping function called from invalid context at a.c:1",
+            "I/O error, dev atom0, sector 0 op 0x0:(READ) flags 0x0",
+            "Buffer I/O error on dev atom0, logical block 0",
+            "EXT4-fs error (device atom0): ext4_lookup:1: deleted inode referenced",
+            "XFS (atom0): Metadata corruption detected at f+0x1",
+            "list_del corruption. prev->next should be a, but was b.",
+            "payload_1_0_0: Unknown symbol atom_register (err -2)",
+            "Kernel panic - not syncing: Attempted to kill init!",
+            "rust_kernel: panicked at atom_main.rs:1:1:",
+        ] {
+            assert!(found(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_finding_names_its_line_and_what_it_means() {
+        let findings = scan("fine\n[ 1.0] BUG: soft lockup - CPU#0 stuck for 22s!\n", NONE);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].line, 2);
+        assert_eq!(findings[0].meaning, "a processor was kept busy");
+    }
+
+    #[test]
+    fn what_a_scenario_provokes_on_purpose_is_allowed_and_nothing_else() {
+        let log = "I/O error, dev atom0, sector 8\nI/O error, dev vda, sector 8";
+        let findings = scan(log, &["I/O error, dev atom0"]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].line, 2);
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Both ends of a virtual machine test.
+//!
+//! The host boots a guest whose first process is `atom-guest`, talks to its agent over a virtio port in the protocol of
+//! [`link`], has it run one of the [`scenarios`], and judges the kernel's log with [`kernel_log`]. The [`guest`] module
+//! is what runs inside.
+
+pub mod guest;
+pub mod kernel_log;
+pub mod link;
+pub mod load;
+pub mod scenarios;
+pub mod site;

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! fio on a raw device: writes at random, reads back and verifies all the while.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{ensure, Context as _, Result};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// fio ends with this status when it is asked to by a signal and nothing else went wrong.
+const ENDED_BY_SIGNAL: i32 = 128;
+
+/// A fio that runs until it is stopped.
+pub struct Fio {
+    child: Child,
+    device: String,
+}
+
+/// What a fio did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// Requests that were completed.
+    pub ios: u64,
+    /// Requests that failed, or that returned what was not written.
+    pub errors: u64,
+    /// Longest time from submission to completion.
+    pub slowest_us: u64,
+}
+
+/// How fio loads a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Requests in flight.
+    pub depth: u32,
+    /// Bytes of the device that are written.
+    pub bytes: u64,
+    /// Whether content is verified; a device that keeps none cannot be.
+    pub verify: bool,
+}
+
+impl Fio {
+    /// Starts fio on `device`.
+    pub fn start(device: &str, shape: Shape) -> Result<Self> {
+        let log = format!("/tmp/fio-{}.json", file_name(device));
+        let mut command = Command::new("fio");
+        command
+            .args(["--name=raw", "--direct=1", "--ioengine=libaio", "--bs=4k", "--thread"])
+            .args(["--time_based", "--runtime=36000", "--output-format=json", "--eta=never"])
+            .arg(format!("--filename={device}"))
+            .arg(format!("--iodepth={}", shape.depth))
+            .arg(format!("--size={}", shape.bytes))
+            .arg(format!("--output={log}"));
+        if shape.verify {
+            command.args(["--rw=randwrite", "--verify=crc32c", "--verify_fatal=1"]);
+            command.arg(format!("--verify_backlog={}", 4 * shape.depth.max(16)));
+        } else {
+            command.arg("--rw=randrw");
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .with_context(|| format!("cannot start fio on {device}"))?;
+        Ok(Self { child, device: device.to_owned() })
+    }
+
+    /// Stops fio and returns what it did. An error when it did not do its work.
+    pub fn stop(mut self) -> Result<Done> {
+        let early = self.child.try_wait()?;
+        ensure!(early.is_none(), "fio on {} ended by itself: {early:?}", self.device);
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
+        let status = self.child.wait()?;
+        let path = format!("/tmp/fio-{}.json", file_name(&self.device));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("fio on {} left no result", self.device))?;
+        let code = status.code().unwrap_or(-1);
+        let done = parse(&text).with_context(|| format!("{path}: {text}"))?;
+        ensure!(
+            matches!(code, 0 | ENDED_BY_SIGNAL) && done.errors == 0,
+            "fio on {} saw {} errors and ended with {status}: {text}",
+            self.device,
+            done.errors
+        );
+        ensure!(done.ios > 0, "fio on {} did nothing", self.device);
+        Ok(done)
+    }
+}
+
+impl Drop for Fio {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Only a scenario that has failed already comes here; what fio says does not matter.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn file_name(device: &str) -> String {
+    Path::new(device).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn parse(text: &str) -> Result<Done> {
+    // fio may write lines of its own before the document.
+    let start = text.find('{').context("no document")?;
+    let document: Value = serde_json::from_str(&text[start..])?;
+    let job = document.pointer("/jobs/0").context("no job")?;
+    let number = |path: &str| job.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let slowest_ns = number("/read/lat_ns/max").max(number("/write/lat_ns/max"));
+    Ok(Done {
+        ios: number("/read/total_ios") + number("/write/total_ios") + number("/trim/total_ios"),
+        errors: number("/error") + number("/total_err"),
+        slowest_us: slowest_ns / 1000,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_in_the_document_is_not_overlooked() {
+        let text = r#"note
+            {"jobs": [{"error": 84, "total_err": 1, "read": {"total_ios": 5, "lat_ns": {"max": 7000}},
+             "write": {"total_ios": 6, "lat_ns": {"max": 9000}}}]}"#;
+        let done = parse(text).expect("a document");
+        assert_eq!((done.ios, done.errors, done.slowest_us), (11, 85, 9));
+    }
+
+    #[test]
+    fn a_document_without_a_job_is_an_error() {
+        assert!(parse("{}").is_err());
+        assert!(parse("fio: killed").is_err());
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What is in use cannot be unloaded, and what is not in use leaves nothing behind.
+
+use std::fs::{self, File};
+
+use anyhow::{ensure, Context as _, Result};
+use atom_abi::control::outcome;
+use atomctl::kmod;
+use atomctl::node::Node;
+
+use super::Context;
+use crate::load::fio::{Fio, Shape};
+use crate::site::{Site, Spec};
+
+/// Loads and unloads of everything.
+const CYCLES: usize = 12;
+
+pub fn modules_in_use_say_busy(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let device = site.volume("data", Spec::ram(8))?;
+
+    context.step("a live payload");
+    refuses("payload_1_0_0")?;
+    refuses("atom")?;
+
+    context.step("Atom with an open device and no payload");
+    let open = File::open(&device)?;
+    let report = site.node().abandon(0, std::time::Duration::from_secs(5))?;
+    ensure!(report.outcome == outcome::DONE, "abandon: {}", report.refusal);
+    kmod::remove("payload_1_0_0")?;
+    refuses("atom")?;
+
+    context.step("and back");
+    let id = site.insert(&site.file("1.0.0"))?;
+    site.adopt(id)?;
+    refuses("payload_1_0_0")?;
+    drop(open);
+    site.leave()
+}
+
+fn refuses(module: &str) -> Result<()> {
+    let Err(problem) = kmod::remove(module) else {
+        anyhow::bail!("{module} was unloaded while it was in use");
+    };
+    let text = problem.to_string();
+    ensure!(text.contains("in use") || text.contains("busy"), "{module}: {text}");
+    Ok(())
+}
+
+pub fn unloading_everything_leaves_nothing_behind(context: &mut Context) -> Result<()> {
+    let mut after = Vec::new();
+    for cycle in 0..CYCLES {
+        context.step(&format!("cycle {cycle}"));
+        let site = Site::on_guest("1.0.0")?;
+        let device = site.volume("data", Spec::ram(64))?;
+        site.volume("nothing", Spec::null(64))?;
+        let load = Fio::start(&device, Shape { depth: 16, bytes: 48 << 20, verify: false })?;
+        site.upgrade("1.1.0", atomctl::report::Mode::Warm)?;
+        load.stop()?;
+        context.run(&["dd", "if=/dev/zero", &format!("of={device}"), "bs=1M", "count=48"])?;
+        site.leave()?;
+        // Caches of the file system that the test itself lies on are no leak of ours.
+        fs::write("/proc/sys/vm/drop_caches", "3")?;
+        after.push(free_kib()?);
+    }
+    context.fact("free_kib_after_each_cycle", &after);
+    // Each cycle used 48 MiB of pages. The first cycles warm up the kernel's own caches.
+    let (first, last) = (after[CYCLES / 2], after[CYCLES - 1]);
+    ensure!(first.saturating_sub(last) < 2048, "free memory went from {first} to {last} KiB");
+    Ok(())
+}
+
+fn free_kib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find(|line| line.starts_with("MemFree:")).context("no MemFree")?;
+    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+}

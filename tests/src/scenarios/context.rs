@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What a scenario is given.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::guest::command_line::CommandLine;
+
+/// The guest as a scenario sees it, and the notes that it takes.
+pub struct Context {
+    command_line: CommandLine,
+    facts: Map<String, Value>,
+}
+
+impl Context {
+    /// A context for the guest that we run in.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { command_line: CommandLine::read()?, facts: Map::new() })
+    }
+
+    pub(super) fn into_facts(self) -> Map<String, Value> {
+        self.facts
+    }
+
+    /// What the host put on the kernel's command line for us.
+    pub fn command_line(&self) -> &CommandLine {
+        &self.command_line
+    }
+
+    /// Tells the host what the scenario is about to do: the last step names the place of a hang.
+    pub fn step(&self, what: &str) {
+        eprintln!("step: {what}");
+    }
+
+    /// Records something that was measured.
+    pub fn fact(&mut self, name: &str, value: impl Serialize) {
+        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+        self.facts.insert(name.to_owned(), value);
+    }
+
+    /// Runs a program that must succeed and returns what it printed.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        let (program, args) = argv.split_first().context("an empty command")?;
+        let output = Command::new(program)
+            .args(args)
+            .output()
+            .with_context(|| format!("cannot start {program}"))?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        anyhow::ensure!(
+            output.status.success(),
+            "`{}` failed ({}): {}{}",
+            argv.join(" "),
+            output.status,
+            stdout,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(stdout)
+    }
+
+    /// Loads one of our modules by its object's name, as in `payload_1_0_0`.
+    pub fn insmod(&self, object: &str) -> Result<()> {
+        let path = format!("/lib/atom/{object}.ko");
+        let test_path = format!("/lib/atom/test/{object}.ko");
+        let found = std::path::Path::new(&path).exists();
+        crate::guest::init::insert(if found { &path } else { &test_path })
+    }
+
+    /// Unloads a module.
+    pub fn rmmod(&self, object: &str) -> Result<()> {
+        let name = std::ffi::CString::new(object)?;
+        nix::kmod::delete_module(&name, nix::kmod::DeleteModuleFlags::O_NONBLOCK)
+            .with_context(|| format!("cannot unload {object}"))
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Upgrades in a row, under load, warm and cold, up and down.
+
+use anyhow::{ensure, Result};
+use atomctl::report::Mode;
+use serde_json::json;
+
+use super::Context;
+use crate::load::fio::{Fio, Shape};
+use crate::load::probe::Probe;
+use crate::site::{Site, Spec};
+
+/// Upgrades in each direction.
+const EACH_WAY: usize = 50;
+/// Tags in each hardware queue: few, so that they are all taken.
+const TAGS: u16 = 8;
+/// Bytes that are written over and over on each device.
+const WORKING_SET: u64 = 4 << 20;
+
+pub fn one_device_at_depth_one(context: &mut Context) -> Result<()> {
+    upgrade_under_load(context, 1, 1)
+}
+
+pub fn one_device_saturated(context: &mut Context) -> Result<()> {
+    upgrade_under_load(context, 1, 64)
+}
+
+pub fn sixteen_devices_at_depth_one(context: &mut Context) -> Result<()> {
+    upgrade_under_load(context, 16, 1)
+}
+
+pub fn sixteen_devices_saturated(context: &mut Context) -> Result<()> {
+    upgrade_under_load(context, 16, 64)
+}
+
+fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let mut loads = Vec::new();
+    let mut probe = None;
+    for index in 0..devices {
+        let device = site.volume(&format!("v{index}"), Spec::ram(16).depth(TAGS))?;
+        if index == 0 {
+            probe = Some(Probe::start(&device)?);
+        }
+        let shape = Shape { depth, bytes: WORKING_SET, verify: true };
+        loads.push(Fio::start(&device, shape)?);
+    }
+    for mode in [Mode::Warm, Mode::Cold] {
+        let mut pauses = Vec::new();
+        for round in 0..EACH_WAY {
+            context.step(&format!("{mode} upgrade {round} up and down"));
+            for version in ["1.1.0", "1.0.0"] {
+                let before = probe.as_ref().map_or(0, Probe::reads);
+                pauses.push(site.upgrade(version, mode)?.pause_us);
+                wait_for_progress(probe.as_ref(), before)?;
+            }
+        }
+        context.fact(&format!("{mode}_pause_us"), quantiles(&mut pauses));
+    }
+    context.step("stopping the load");
+    let mut ios = 0;
+    for load in loads {
+        ios += load.stop()?.ios;
+    }
+    context.fact("verified_ios", ios);
+    context.fact("probe_reads", probe.map(Probe::stop).transpose()?);
+    context.step("taking everything down");
+    site.leave()
+}
+
+/// Each upgrade is followed by I/O of the payload that it brought.
+fn wait_for_progress(probe: Option<&Probe>, before: u64) -> Result<()> {
+    let Some(probe) = probe else { return Ok(()) };
+    let begun = std::time::Instant::now();
+    while probe.reads() < before + 2 {
+        ensure!(begun.elapsed().as_secs() < 30, "no I/O came back after the upgrade");
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Least, middle, ninth tenth and most.
+pub fn quantiles(values: &mut [u64]) -> serde_json::Value {
+    values.sort_unstable();
+    let at = |part: usize| values.get(values.len().saturating_sub(1) * part / 100).copied();
+    json!({"n": values.len(), "min": at(0), "median": at(50), "p90": at(90), "max": at(100)})
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::control::DEFAULT_DEADLINE;
+use crate::problem::{Exit, Problem, Result};
+use crate::quantity::parse_duration;
+
+mod abandon;
+mod adopt;
+mod history;
+mod list;
+mod load;
+mod output;
+mod rollback;
+mod status;
+mod unload;
+mod upgrade;
+mod verify;
+mod volume;
+
+use output::Output;
+
+/// Drives Atom on this machine: payloads are replaced while their disks stay in use.
+///
+/// Exit codes: 0 done; 1 failed and undone, what served before serves now; 2 wrong usage; 3 refused
+/// before anything changed; 4 needs attention, I/O is held.
+#[derive(Debug, Parser)]
+#[command(name = "atomctl", version, max_term_width = 100)]
+struct Cli {
+    /// Print one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Look for payloads in this folder instead of the standard ones. Can be given several times.
+    #[arg(long = "dir", value_name = "DIR", global = true)]
+    folders: Vec<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show what runs.
+    Status,
+    /// List the payloads: live, parked, loaded and installed.
+    List,
+    /// Insert a payload; the first one also becomes live.
+    Load(load::Args),
+    /// Replace the live payload.
+    Upgrade(upgrade::Args),
+    /// Switch back to the payload that was live before.
+    Rollback(rollback::Args),
+    /// Let the live payload give the devices to Atom, which then holds I/O.
+    Abandon(abandon::Args),
+    /// Let a loaded payload take over what Atom holds.
+    Adopt(adopt::Args),
+    /// Remove a payload that is not live.
+    Unload(unload::Args),
+    /// Create, list and destroy volumes.
+    Volume(volume::Args),
+    /// Check that what runs is what is installed.
+    Verify(verify::Args),
+    /// Show the last handoffs.
+    History,
+}
+
+/// The drain's deadline, as an option.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Deadline {
+    /// How long requests may take to end, such as 500ms or 5s; then everything is undone.
+    #[arg(long = "deadline", value_name = "TIME", value_parser = parse_duration)]
+    time: Option<Duration>,
+}
+
+impl Deadline {
+    fn get(self) -> Duration {
+        self.time.unwrap_or(DEFAULT_DEADLINE)
+    }
+}
+
+/// Runs the command line `arguments`, the program's name first, and tells how the process exits.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error, &arguments),
+    };
+    let output = Output::new(cli.json);
+    match run(cli, &output) {
+        Ok(exit) => exit,
+        Err(problem) => {
+            output.fail(&problem);
+            problem.exit
+        }
+    }
+}
+
+fn run(cli: Cli, output: &Output) -> Result<Exit> {
+    match cli.verb {
+        Verb::Status => status::run(output),
+        Verb::List => list::run(output, cli.folders),
+        Verb::Load(args) => load::run(output, &args),
+        Verb::Upgrade(args) => upgrade::run(output, args, cli.folders),
+        Verb::Rollback(args) => rollback::run(output, &args),
+        Verb::Abandon(args) => abandon::run(output, &args),
+        Verb::Adopt(args) => adopt::run(output, &args),
+        Verb::Unload(args) => unload::run(output, &args),
+        Verb::Volume(args) => volume::run(output, &args),
+        Verb::Verify(args) => verify::run(output, &args, cli.folders),
+        Verb::History => history::run(output),
+    }
+}
+
+fn not_understood(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        // Help and version were asked for.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    if arguments.iter().any(|argument| argument == "--json") {
+        Output::new(true).fail(&Problem::usage(
+            "The command line was not understood",
+            error.to_string().trim_end(),
+            "read atomctl --help",
+        ));
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> std::result::Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_understood() {
+        for line in [
+            "atomctl status",
+            "atomctl --json list",
+            "atomctl list --json --dir /a --dir /b",
+            "atomctl load a.ko",
+            "atomctl upgrade a.ko --deadline 500ms --keep-parked",
+            "atomctl upgrade a.ko --cold --old b.ko",
+            "atomctl rollback",
+            "atomctl rollback 1.0.0 --deadline 1s",
+            "atomctl abandon --deadline 5s",
+            "atomctl abandon --schema 1",
+            "atomctl adopt",
+            "atomctl adopt 1.0.0",
+            "atomctl unload 1.0.0",
+            "atomctl volume create db --kind ram --size 64M --block-size 4096 --hw-queues 2",
+            "atomctl volume list",
+            "atomctl volume destroy db",
+            "atomctl verify",
+            "atomctl history",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        for line in [
+            "atomctl",
+            "atomctl upgrade",
+            "atomctl upgrade a.ko --old b.ko",
+            "atomctl upgrade a.ko --cold --keep-parked",
+            "atomctl upgrade a.ko --deadline 5",
+            "atomctl volume create db --kind tape --size 64M",
+            "atomctl volume create db --kind ram --size much",
+            "atomctl explode",
+        ] {
+            let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+            let error = parsed(line).unwrap_err();
+            assert!(error.use_stderr() || line == "atomctl", "{line}");
+            assert_eq!(not_understood(&error, &arguments), Exit::Usage, "{line}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! One document on the standard output, for people or for programs.
+
+use std::io::{stderr, stdout, Write};
+
+use serde::Serialize;
+
+use crate::problem::{Exit, Problem, Result};
+use crate::report::ErrorDocument;
+use crate::text::{self, Paint};
+
+/// Where the documents go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints a document, as JSON or as `human` puts it.
+    pub(super) fn show<D: Serialize>(
+        &self,
+        document: &D,
+        human: impl FnOnce(&D, Paint) -> String,
+    ) -> Result<()> {
+        let text =
+            if self.json { json(document)? } else { human(document, Paint::for_stream(&stdout())) };
+        // Whoever closed the output does not want to read why it cannot be written.
+        let _ = stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+
+    /// Prints a problem.
+    pub(super) fn fail(&self, problem: &Problem) {
+        let _ = match json(&ErrorDocument::new(problem)) {
+            Ok(text) if self.json => stdout().write_all(text.as_bytes()),
+            _ => {
+                let text = text::problem(problem, Paint::for_stream(&stderr()));
+                stderr().write_all(text.as_bytes())
+            }
+        };
+    }
+}
+
+fn json<D: Serialize>(document: &D) -> Result<String> {
+    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| {
+        let what = "The result could not be written as JSON";
+        Problem::undone(what, error.to_string(), "leave out --json").with_exit(Exit::Attention)
+    })
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! `atomctl unload`
+
+use atom_abi::control::{payload_state, PayloadInfo};
+
+use super::output::Output;
+use crate::control::Control;
+use crate::kmod;
+use crate::problem::{Exit, Problem, Result};
+use crate::report::UnloadDocument;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The payload to remove; needed when several are not live.
+    version: Option<String>,
+}
+
+pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+    let control = Control::open()?;
+    let payloads = control.payloads()?;
+    let chosen = choose(&payloads, args.version.as_deref())?;
+    kmod::remove(chosen.module.as_str())?;
+    let document = UnloadDocument {
+        schema: UnloadDocument::SCHEMA.to_owned(),
+        module: chosen.module.as_str().to_owned(),
+        version: chosen.version.as_str().to_owned(),
+    };
+    output.show(&document, |document, _| {
+        format!("payload {} is unloaded (module {})\n", document.version, document.module)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn choose<'a>(payloads: &'a [PayloadInfo], version: Option<&str>) -> Result<&'a PayloadInfo> {
+    let is_live = |payload: &PayloadInfo| payload.state == payload_state::LIVE;
+    if let Some(version) = version {
+        let chosen = payloads
+            .iter()
+            .find(|payload| payload.version.as_str() == version)
+            .ok_or_else(|| {
+                Problem::refused(
+                    format!("Payload {version} was not unloaded"),
+                    "it is not loaded",
+                    "atomctl list shows what is loaded",
+                )
+            })?;
+        if is_live(chosen) {
+            return Err(Problem::refused(
+                format!("Payload {version} was not unloaded"),
+                "it is live: Atom keeps a reference on it, and its disks are in use",
+                "upgrade to another payload first; or let it go with atomctl abandon, after which I/O \
+                 is held until another payload takes over",
+            ));
+        }
+        return Ok(chosen);
+    }
+    let idle: Vec<&PayloadInfo> = payloads.iter().filter(|payload| !is_live(payload)).collect();
+    match idle.as_slice() {
+        [only] => Ok(only),
+        [] => Err(Problem::refused(
+            "Nothing was unloaded",
+            "no payload is loaded besides the live one",
+            "atomctl list shows what is loaded",
+        )),
+        _ => Err(Problem::usage(
+            "It is not clear which payload to unload",
+            "several are loaded and not live",
+            "name one: atomctl unload VERSION; atomctl list shows them",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atom_abi::text::Text;
+
+    use super::*;
+    use crate::module_file::test_file::live;
+
+    #[test]
+    fn the_live_payload_is_never_chosen_and_says_what_to_do_instead() {
+        let parked = PayloadInfo {
+            id: 2,
+            state: payload_state::PARKED,
+            version: Text::new("0.9.0"),
+            ..live()
+        };
+        let both = [live(), parked];
+        assert_eq!(choose(&both, None).unwrap().id, 2);
+        assert_eq!(choose(&both, Some("0.9.0")).unwrap().id, 2);
+        assert!(choose(&both, Some("1.0.0")).unwrap_err().remedy.contains("abandon"));
+        assert_eq!(choose(&[live()], None).unwrap_err().exit, Exit::Refused);
+        assert_eq!(choose(&[parked, parked], None).unwrap_err().exit, Exit::Usage);
+    }
+}

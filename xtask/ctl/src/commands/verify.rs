@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! `atomctl verify`
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use atom_abi::control::{DeviceInfo, PayloadInfo, Report, Status};
+use atom_abi::lifecycle::Place;
+
+use super::output::Output;
+use crate::control::Control;
+use crate::kmod;
+use crate::module_file::{check, ModuleFile};
+use crate::node::kernel_release;
+use crate::places::Places;
+use crate::problem::{Exit, Result};
+use crate::report::{Verdict, Verification};
+use crate::text;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The file that should be live; searched in the known folders if not given.
+    file: Option<PathBuf>,
+}
+
+pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result<Exit> {
+    let control = Control::open()?;
+    let release = kernel_release()?;
+    let status = control.status()?;
+    let payloads = control.payloads()?;
+    let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);
+    let mut checks = vec![check_place(&status), check_inverses(&control.reports()?)];
+    checks.extend(control.devices()?.iter().map(check_device));
+    if let Some(live) = live {
+        let file = match &args.file {
+            Some(path) => ModuleFile::read(path),
+            None => Places::chosen(folders, &release).read(live.module.as_str()),
+        };
+        match file {
+            Ok(file) => {
+                let build_id = kmod::build_id(live.module.as_str());
+                let fits = check(&file, &release, &status, None).map(|_| ());
+                checks.push(verdict(
+                    "file fits",
+                    fits.is_ok(),
+                    fits.err()
+                        .map_or_else(|| file.path.display().to_string(), |why| why.to_string()),
+                ));
+                checks.extend(check_live(live, &file, build_id.as_deref()));
+            }
+            Err(why) => checks.push(verdict("file", false, why.to_string())),
+        }
+    }
+    let document = Verification::new(checks);
+    output.show(&document, text::verification)?;
+    Ok(match status.place {
+        place if place == Place::Held.code() => Exit::Attention,
+        _ if document.ok => Exit::Done,
+        _ => Exit::Undone,
+    })
+}
+
+fn verdict(name: &str, ok: bool, detail: impl Into<String>) -> Verdict {
+    Verdict { name: name.to_owned(), ok, detail: detail.into() }
+}
+
+fn check_place(status: &Status) -> Verdict {
+    let detail = match Place::name_of(status.place) {
+        "live" => "a payload is live".to_owned(),
+        "held" => {
+            "no payload is live and I/O is held: atomctl adopt, or atomctl load FILE".to_owned()
+        }
+        other => format!("no payload is live ({other}): atomctl load FILE"),
+    };
+    verdict("state", status.place == Place::Live.code(), detail)
+}
+
+fn check_inverses(reports: &[Report]) -> Verdict {
+    let errors: u64 = reports.iter().map(|report| u64::from(report.inverse_errors)).sum();
+    verdict(
+        "handoffs",
+        errors == 0,
+        format!("{} kept, {errors} errors of steps that must not fail", reports.len()),
+    )
+}
+
+fn check_device(device: &DeviceInfo) -> Verdict {
+    let name = format!("atom{}", device.id);
+    let node = Path::new("/dev").join(&name);
+    let is_block = fs::metadata(&node).is_ok_and(|facts| facts.file_type().is_block_device());
+    let sectors = fs::read_to_string(Path::new("/sys/block").join(&name).join("size"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    let detail = match sectors {
+        _ if !is_block => format!("{} is missing or no block device", node.display()),
+        None => "the kernel does not know it".to_owned(),
+        Some(sectors) => format!("{sectors} sectors, Atom says {}", device.capacity_sectors),
+    };
+    verdict(&name, is_block && sectors == Some(device.capacity_sectors), detail)
+}
+
+fn check_live(live: &PayloadInfo, file: &ModuleFile, loaded: Option<&[u8]>) -> Vec<Verdict> {
+    let schema = file.stamp.map(|stamp| stamp.schema);
+    let mut checks = vec![
+        verdict(
+            "version",
+            live.version.as_str() == file.version(),
+            format!("live {}, file {}", live.version, file.version()),
+        ),
+        verdict(
+            "module",
+            kmod::normalised(live.module.as_str()) == kmod::normalised(&file.name),
+            format!("live {}, file {}", live.module, file.name),
+        ),
+        verdict(
+            "schemas",
+            schema == Some(live.schema),
+            if schema == Some(live.schema) { "as in the file" } else { "not as in the file" },
+        ),
+    ];
+    if let (Some(loaded), Some(of_file)) = (loaded, file.build_id.as_deref()) {
+        checks.push(verdict(
+            "build id",
+            loaded == of_file,
+            format!("live {}, file {}", hex(loaded), hex(of_file)),
+        ));
+    }
+    checks
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module_file::test_file::{live, status, TestFile};
+
+    #[test]
+    fn the_file_of_the_live_payload_passes_and_another_build_does_not() {
+        let file = TestFile::payload("1.0.0").parse().unwrap();
+        let all_ok = |id: &[u8]| check_live(&live(), &file, Some(id)).iter().all(|check| check.ok);
+        assert!(all_ok(&[0xab; 20]));
+        assert!(!all_ok(&[0xac; 20]));
+    }
+
+    #[test]
+    fn another_version_does_not_pass() {
+        let file = TestFile::payload("1.1.0").parse().unwrap();
+        let wrong: Vec<_> = check_live(&live(), &file, None)
+            .into_iter()
+            .filter(|check| !check.ok)
+            .map(|check| check.name)
+            .collect();
+        assert_eq!(wrong, ["version", "module"]);
+    }
+
+    #[test]
+    fn held_io_does_not_pass() {
+        assert!(check_place(&status()).ok);
+        let held = Status { place: Place::Held.code(), ..status() };
+        assert!(!check_place(&held).ok);
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Drives Atom on the machine it runs on: the library behind `atomctl`.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`control`] | Atom's control device: everything Atom can be asked for |
+//! | [`module_file`] | a payload's file, and whether it fits before anything is loaded |
+//! | [`kmod`] | inserting and removing kernel modules |
+//! | [`upgrade`] | warm and cold upgrades, and the way back |
+//! | [`node`] | what an upgrade needs of a machine, so that tests can stand in for it |
+//! | [`volume`] | commands to the payload: the only module that knows what volumes are |
+//! | [`report`] | the JSON documents, to write and to read |
+//! | [`text`] | the same documents for people |
+//! | [`commands`] | the command line, one file for each verb |
+//!
+//! ```no_run
+//! use atomctl::{control::DEFAULT_DEADLINE, node, places::Places, report::Mode, upgrade};
+//!
+//! # fn main() -> atomctl::problem::Result<()> {
+//! let machine = node::Local::open()?;
+//! let options = upgrade::Options {
+//!     mode: Mode::Warm,
+//!     deadline: DEFAULT_DEADLINE,
+//!     keep_parked: false,
+//!     old: None,
+//!     places: Places::standard(&node::kernel_release()?),
+//! };
+//! let report = upgrade::run(&machine, "payload_1_1_0.ko".as_ref(), &options)?;
+//! println!("{}: I/O was held for {} us", report.outcome, report.pause_us);
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(missing_docs, unsafe_code)]
+
+pub mod commands;
+pub mod control;
+mod critical;
+pub mod kmod;
+pub mod module_file;
+pub mod node;
+pub mod places;
+pub mod problem;
+pub mod quantity;
+pub mod report;
+#[expect(unsafe_code, reason = "the system calls that have no safe wrapper")]
+mod sys;
+pub mod text;
+pub mod upgrade;
+pub mod volume;

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Where module files are installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::kmod;
+use crate::module_file::{ModuleFile, Refused};
+
+/// Folders with payloads, the preferred one first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Places {
+    folders: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Where packages put payloads for the kernel `release`.
+    pub fn standard(release: &str) -> Self {
+        Self::of(vec![
+            PathBuf::from("/lib/atom"),
+            Path::new("/lib/modules").join(release).join("extra/atom"),
+        ])
+    }
+
+    /// The given folders, or the standard ones when none is given.
+    pub fn chosen(folders: Vec<PathBuf>, release: &str) -> Self {
+        if folders.is_empty() {
+            Self::standard(release)
+        } else {
+            Self::of(folders)
+        }
+    }
+
+    /// These folders.
+    pub fn of(folders: Vec<PathBuf>) -> Self {
+        Self { folders }
+    }
+
+    /// The folders, in the order in which they are searched.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// All module files, sorted by name within each folder. A folder that is missing has none.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for folder in &self.folders {
+            let Ok(entries) = fs::read_dir(folder) else {
+                continue;
+            };
+            let mut found: Vec<PathBuf> = entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "ko"))
+                .collect();
+            found.sort();
+            files.extend(found);
+        }
+        files
+    }
+
+    /// The file of a module, by the name that the module has in the kernel.
+    pub fn find(&self, module: &str) -> Option<PathBuf> {
+        let module = kmod::normalised(module);
+        self.files().into_iter().find(|path| {
+            path.file_stem().is_some_and(|stem| kmod::normalised(&stem.to_string_lossy()) == module)
+        })
+    }
+
+    /// Reads the file of a module.
+    pub fn read(&self, module: &str) -> Result<ModuleFile, Refused> {
+        let path = self.find(module).ok_or_else(|| {
+            let searched: Vec<String> =
+                self.folders.iter().map(|folder| folder.display().to_string()).collect();
+            Refused::situation(
+                format!("no file of module {module} was found in {}", searched.join(" or ")),
+                "install it there, or name it with --old FILE",
+            )
+        })?;
+        ModuleFile::read(&path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_found_by_its_kernel_name_in_the_first_folder_that_has_it() {
+        let root = std::env::temp_dir().join(format!("atomctl-places-{}", std::process::id()));
+        let (first, second) = (root.join("first"), root.join("second"));
+        fs::create_dir_all(&first).unwrap();
+        fs::create_dir_all(&second).unwrap();
+        for path in [
+            first.join("payload-1.ko"),
+            first.join("payload_1.txt"),
+            second.join("payload_1.ko"),
+            second.join("payload_2.ko"),
+        ] {
+            fs::write(path, b"").unwrap();
+        }
+        let places = Places::of(vec![root.join("missing"), first.clone(), second.clone()]);
+        assert_eq!(places.find("payload_1"), Some(first.join("payload-1.ko")));
+        assert_eq!(places.find("payload_2"), Some(second.join("payload_2.ko")));
+        assert_eq!(places.find("payload_3"), None);
+        assert_eq!(places.files().len(), 3);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Which payloads and volumes there are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use atom_abi::control::{payload_state, PayloadInfo};
+use atom_abi::version::SchemaRange;
+use serde::{Deserialize, Serialize};
+
+use super::state::abi_range;
+use crate::module_file::ModuleFile;
+
+/// What `list` prints.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// [`Listing::SCHEMA`].
+    pub schema: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// The payloads: the registered ones, then files that are not loaded.
+    pub payloads: Vec<Entry>,
+}
+
+impl Listing {
+    /// Name and version of this document.
+    pub const SCHEMA: &'static str = "atom.list/1";
+}
+
+/// Where a payload is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryState {
+    /// Serving.
+    Live,
+    /// Was live; one switch back restores it.
+    Parked,
+    /// Registered, never live.
+    Loaded,
+    /// A file on this machine.
+    Installed,
+}
+
+impl fmt::Display for EntryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::Parked => "parked",
+            Self::Loaded => "loaded",
+            Self::Installed => "installed",
+        })
+    }
+}
+
+/// The image schemas that a payload can read and write, as `[oldest, newest]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Schemas {
+    /// What it reads.
+    pub read: [u32; 2],
+    /// What it writes.
+    pub write: [u32; 2],
+}
+
+/// The schemas of a payload, for a document.
+pub fn schema_range(range: &SchemaRange) -> Schemas {
+    Schemas { read: [range.read_min, range.read_max], write: [range.write_min, range.write_max] }
+}
+
+/// One payload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its version; empty for a file that does not tell.
+    pub version: String,
+    /// Its kernel module.
+    pub module: String,
+    /// Where it is in its life.
+    pub state: EntryState,
+    /// Versions of the interface.
+    pub abi: String,
+    /// Image schemas; null for a file that does not tell.
+    pub image_schemas: Option<Schemas>,
+    /// The file, when one was found.
+    pub file: Option<String>,
+    /// Why it cannot take over here; null when it can.
+    pub problem: Option<String>,
+}
+
+impl Entry {
+    /// A registered payload.
+    pub fn registered(payload: &PayloadInfo) -> Self {
+        Self {
+            version: payload.version.as_str().to_owned(),
+            module: payload.module.as_str().to_owned(),
+            state: match payload.state {
+                payload_state::LIVE => EntryState::Live,
+                payload_state::PARKED => EntryState::Parked,
+                _ => EntryState::Loaded,
+            },
+            abi: abi_range(&payload.abi),
+            image_schemas: Some(schema_range(&payload.schema)),
+            file: None,
+            problem: None,
+        }
+    }
+
+    /// A file that is not loaded.
+    pub fn installed(file: &ModuleFile, problem: Option<String>) -> Self {
+        let stamp = file.stamp.as_ref();
+        Self {
+            version: file.version().to_owned(),
+            module: file.name.clone(),
+            state: EntryState::Installed,
+            abi: stamp.map_or_else(String::new, |stamp| abi_range(&stamp.offer.abi)),
+            image_schemas: stamp.map(|stamp| schema_range(&stamp.schema)),
+            file: Some(file.path.display().to_string()),
+            problem,
+        }
+    }
+
+    /// A file that cannot be read as a module.
+    pub fn unreadable(path: &Path, problem: String) -> Self {
+        Self {
+            version: String::new(),
+            module: String::new(),
+            state: EntryState::Installed,
+            abi: String::new(),
+            image_schemas: None,
+            file: Some(path.display().to_string()),
+            problem: Some(problem),
+        }
+    }
+}
+
+/// What the `volume` commands print.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Volumes {
+    /// [`Volumes::SCHEMA`].
+    pub schema: String,
+    /// The volumes.
+    pub volumes: Vec<VolumeEntry>,
+}
+
+impl Volumes {
+    /// Name and version of this document.
+    pub const SCHEMA: &'static str = "atom.volumes/1";
+
+    /// The document of these volumes.
+    pub fn new(volumes: Vec<VolumeEntry>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), volumes }
+    }
+}
+
+/// A volume of the live payload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VolumeEntry {
+    /// Its name.
+    pub name: String,
+    /// What it is made of.
+    pub kind: String,
+    /// Its device, such as `/dev/atom0`.
+    pub device: String,
+    /// Capacity in bytes.
+    pub bytes: u64,
+    /// Smallest unit of addressing.
+    pub block_bytes: u32,
+    /// Hardware queues; 0: one for each CPU.
+    pub hw_queues: u16,
+    /// Requests per hardware queue; 0: as many as Atom sees fit.
+    pub queue_depth: u16,
+    /// Bytes that it has in memory.
+    pub resident_bytes: u64,
+    /// What it has done, by operation; operations that the payload does not count are zero.
+    pub done: BTreeMap<String, Work>,
+    /// Requests that ended with an error.
+    pub errors: u64,
+}
+
+/// What a volume has done of one operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Work {
+    /// Requests that ended.
+    pub ios: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The JSON documents, for whoever prints them and for whoever reads them back.
+//!
+//! Every document names its schema and version in `schema`. A version only gains fields; whoever reads
+//! one ignores the fields that it does not know.
+
+mod handoff;
+mod listing;
+mod outcome;
+mod phases;
+mod state;
+mod upgrade;
+
+pub use handoff::{
+    failure_of, Blocker, Handoff, HandoffDocument, History, LoadDocument, UnloadDocument,
+};
+pub use listing::{schema_range, Entry, EntryState, Listing, Schemas, VolumeEntry, Volumes, Work};
+pub use outcome::{Mode, Outcome};
+pub use phases::Phases;
+pub use state::{
+    ErrorDocument, LivePayload, RefusedPayload, StatusDevice, StatusDocument, Verdict, Verification,
+};
+pub use upgrade::{UpgradeReport, Workload};
+
+/// Whole microseconds.
+pub(crate) fn micros(ns: u64) -> u64 {
+    ns / 1000
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Upgrades: everything is read and checked first, then one of two ways is taken.
+//!
+//! | way | steps | when something fails |
+//! | --- | --- | --- |
+//! | warm | insert the new module, switch, remove the old module | Atom undoes the switch, the new module is removed |
+//! | cold | abandon, remove the old module, insert the new one, adopt | the old file is inserted again and adopts |
+//!
+//! The cold way holds I/O from the abandon to the adopt. Between them nothing is read from a disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atom_abi::control::{outcome, phase, PayloadInfo, Report, Status};
+use atom_abi::version::reason;
+
+use crate::module_file::{check, ModuleFile, Refused};
+use crate::node::Node;
+use crate::places::Places;
+use crate::problem::Result;
+use crate::report::{Mode, Outcome, UpgradeReport};
+
+mod back;
+mod candidate;
+mod cold;
+#[cfg(test)]
+mod fake_node;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod warm;
+
+pub use back::{choose_parked, switch_back};
+pub use candidate::{insert_payload, registered};
+pub use plan::{Plan, Way};
+
+/// What can be chosen about an upgrade.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Warm or cold.
+    pub mode: Mode,
+    /// How long the drain may take.
+    pub deadline: Duration,
+    /// Warm: the old payload stays parked.
+    pub keep_parked: bool,
+    /// Cold: the file of the old module, if it is in no known place.
+    pub old: Option<PathBuf>,
+    /// Where the file of the old module is looked for.
+    pub places: Places,
+}
+
+/// The machine before the upgrade.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Release of the running kernel.
+    pub release: String,
+    /// The state of Atom.
+    pub status: Status,
+    /// The registered payloads.
+    pub payloads: Vec<PayloadInfo>,
+}
+
+impl Site {
+    /// Looks at the machine.
+    pub fn survey<N: Node>(node: &N) -> Result<Self> {
+        Ok(Self { release: node.release()?, status: node.status()?, payloads: node.payloads()? })
+    }
+
+    /// The payload that serves.
+    pub fn live(&self) -> Option<&PayloadInfo> {
+        self.payloads.iter().find(|payload| self.status.live != 0 && payload.id == self.status.live)
+    }
+}
+
+/// Upgrades to the payload in the file `target`. What became of it stands in the report; an error
+/// means that Atom could not be asked at all, and that nothing has changed.
+pub fn run<N: Node>(node: &N, target: &Path, options: &Options) -> Result<UpgradeReport> {
+    let site = Site::survey(node)?;
+    let from = site.live().map_or("", |live| live.version.as_str());
+    let file = match ModuleFile::read(target) {
+        Ok(file) => file,
+        Err(why) => {
+            let report = UpgradeReport::begin(&site.release, from, "", options.mode);
+            return Ok(refused(report, &why));
+        }
+    };
+    let report = UpgradeReport::begin(&site.release, from, file.version(), options.mode);
+    // Read now: later the disk may be held.
+    let old = match options.mode {
+        Mode::Warm => None,
+        Mode::Cold => site.live().map(|live| match &options.old {
+            Some(path) => ModuleFile::read(path),
+            None => options.places.read(live.module.as_str()),
+        }),
+    };
+    let plan = Plan::new(node, &site, file, old, options.keep_parked);
+    Ok(match plan {
+        Ok(plan) => carry_out(node, &plan, options.deadline, report),
+        Err(why) => refused(report, &why),
+    })
+}
+
+/// Carries out a plan.
+pub fn carry_out<N: Node>(
+    node: &N,
+    plan: &Plan,
+    deadline: Duration,
+    report: UpgradeReport,
+) -> UpgradeReport {
+    match &plan.way {
+        Way::Warm(way) => warm::run(node, plan, way, deadline, report),
+        Way::Cold { old, schema } => cold::run(node, plan, old, *schema, deadline, report),
+    }
+}
+
+fn refused(report: UpgradeReport, why: &Refused) -> UpgradeReport {
+    report.end(Outcome::Refused, Some(why.to_string())).advise(why.remedy())
+}
+
+/// The outcome of a handoff from a live payload that was not carried out.
+fn outcome_of_failed(report: &Report) -> Outcome {
+    if report.outcome == outcome::REFUSED {
+        return Outcome::Refused;
+    }
+    match report.phases_ns.get(phase::ADOPT) {
+        Some(ns) if *ns > 0 => Outcome::RolledBack,
+        _ => Outcome::Aborted,
+    }
+}
+
+/// What to do about a handoff that was not carried out.
+fn remedy_of_failed(report: &Report) -> &'static str {
+    match report.refusal.code {
+        reason::DEADLINE => {
+            "find out why the requests named as blockers do not end, or give a longer --deadline"
+        }
+        reason::NO_MEMORY => "free memory and try again",
+        reason::SCHEMA => "go through a version in between that knows both schemas",
+        _ => "read the kernel log (dmesg), where the payload says more",
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! One file for each command. They parse and print; the work is done in the topic modules.
+
+pub mod build;
+pub mod list;
+pub mod setup;
+pub mod status;
+pub mod test;
+pub mod vm;
+
+mod atomctl;

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! `cargo xtask test`: the host's tests, the gates, and each scenario in a guest of its own.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::sysroot::{Sysroot, Target};
+use crate::testing::{gates, scenario, Verdict};
+use crate::{problem, product};
+
+/// The name and version of the document that `--json` prints.
+const SCHEMA: &str = "atom.test-report/1";
+
+/// Runs all tests, or those whose name contains the filter.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A part of the names of the tests to run.
+    filter: Option<String>,
+    /// Only what needs no guest.
+    #[arg(long, conflicts_with = "vm_only")]
+    host_only: bool,
+    /// Only the scenarios.
+    #[arg(long)]
+    vm_only: bool,
+    /// Print the scenarios instead of running them.
+    #[arg(long)]
+    list: bool,
+    /// Run each scenario so many times.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: u32,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.as_deref().is_none_or(|f| name.contains(f))
+    }
+}
+
+pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
+    if args.list {
+        return list(args).map(|()| ExitCode::SUCCESS);
+    }
+    let mut verdicts = Vec::new();
+    let mut report = |verdict: Verdict| {
+        verdict.show();
+        verdicts.push(verdict);
+    };
+    if !args.vm_only {
+        gates::host_side(|name| args.wants(name), &mut report)?;
+    }
+    let sysroot = Sysroot::open(target)?;
+    if !args.vm_only {
+        gates::kernel_side(&sysroot, |name| args.wants(name), &mut report)?;
+    }
+    if !args.host_only {
+        scenarios(args, &sysroot, &mut report)?;
+    }
+    let failed = verdicts.iter().filter(|v| !v.passed).count();
+    let passed = verdicts.len() - failed;
+    if verdicts.is_empty() {
+        return Err(problem::refused(
+            "no test was run",
+            format!("no name contains `{}`", args.filter.as_deref().unwrap_or("")),
+            "see the scenarios with `cargo xtask test --list`",
+        ));
+    }
+    if args.json {
+        let document = serde_json::json!({
+            "schema": SCHEMA,
+            "kernel": sysroot.kernel().release,
+            "passed": passed,
+            "failed": failed,
+            "tests": verdicts,
+        });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        eprintln!("{passed} passed, {failed} failed");
+    } else {
+        println!("{passed} passed, {failed} failed");
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) -> Result<()> {
+    let initramfs = product::guest(sysroot)?;
+    for description in scenario::all()? {
+        if !args.wants(&description.name) {
+            continue;
+        }
+        for round in 1..=args.repeat {
+            if args.repeat > 1 {
+                eprintln!("round {round} of {}", args.repeat);
+            }
+            report(scenario::run(sysroot, &initramfs, &description));
+        }
+    }
+    Ok(())
+}
+
+fn list(args: &Args) -> Result<()> {
+    let all: Vec<_> = atom_tests::scenarios::ALL
+        .iter()
+        .map(|scenario| scenario.describe())
+        .filter(|scenario| args.wants(&scenario.name))
+        .collect();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    for scenario in all {
+        println!("{}\n    {}", scenario.name, scenario.what);
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What the machine we run on must have, checked before anything is changed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::command_line::CommandLine;
+use crate::problem::refused;
+
+/// Refuses to go on unless the machine can host a sysroot: its processor and our rights.
+pub fn check() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(refused(
+            "this command needs root",
+            "it makes a Debian tree with its own users and devices, and runs programs in it with chroot",
+            "run it as root, for example with `sudo -E cargo xtask ...`",
+        ));
+    }
+    let machine = nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned();
+    if machine != "x86_64" {
+        return Err(refused(
+            format!("this machine's processor is {machine}"),
+            "the kernels and the modules that Atom is built for are x86_64",
+            "use an x86_64 machine",
+        ));
+    }
+    for tool in ["unshare", "setpriv", "chroot", "mount"] {
+        require(tool, "util-linux and coreutils")?;
+    }
+    Ok(())
+}
+
+/// Refuses to go on unless `tool` can be found.
+pub fn require(tool: &str, package: &str) -> Result<()> {
+    match find(tool) {
+        Some(_) => Ok(()),
+        None => Err(refused(
+            format!("the program `{tool}` is missing"),
+            "it is needed to make or to enter the sysroot",
+            format!("install it; Debian has it in {package}"),
+        )),
+    }
+}
+
+/// Where the search path has `tool`; the administrator's folders are searched even when the path leaves them out.
+pub fn find(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(tool))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Installs Debian packages on the host when a file of theirs is missing, and says so.
+pub fn install_missing(wanted: &[(&str, &Path)]) -> Result<()> {
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(_, file)| !file.exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing on this machine: {}", missing.join(" "));
+    let install = CommandLine::new("apt-get")
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    let update = CommandLine::new("apt-get").arg("update");
+    if install.passes()? || (update.passes()? && install.passes()?) {
+        return Ok(());
+    }
+    Err(refused(
+        format!("this machine lacks {}", missing.join(" and ")),
+        format!("this command failed: {install}"),
+        "install these packages by hand, then run this command again",
+    ))
+}
+
+/// Refuses to go on unless the file system that holds `dir` has `gib` GiB to spare.
+pub fn require_space(dir: &Path, gib: u64) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(dir)
+        .with_context(|| format!("cannot ask for the free space of {}", dir.display()))?;
+    let free = stat.blocks_available() * stat.fragment_size();
+    if free >= gib << 30 {
+        return Ok(());
+    }
+    Err(refused(
+        format!(
+            "{} has {:.1} GiB free, and {gib} GiB are needed",
+            dir.display(),
+            free as f64 / (1u64 << 30) as f64
+        ),
+        "a sysroot holds a Debian tree, a compiler and an unpacked kernel source",
+        "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
+    ))
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Kernel modules, compiled by the kernel's own build system inside the sysroot.
+//!
+//! The sources of a module are staged into a folder of their own, because Kbuild writes beside them, and because a
+//! module is put together from several folders of the clone. Modules that did not change are not touched.
+
+mod kbuild_file;
+mod staging;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+
+use crate::fingerprint::Fingerprint;
+use crate::places;
+use crate::problem::failed;
+use crate::progress::Step;
+use crate::sysroot::Sysroot;
+
+/// A folder of the clone and where its files go in the staging folder.
+#[derive(Clone, Debug)]
+pub struct SourceDir {
+    /// The folder on the host.
+    pub from: PathBuf,
+    /// The folder below the staging folder; empty for the staging folder itself.
+    pub to: String,
+}
+
+/// What a module is made of.
+#[derive(Clone, Debug, Default)]
+pub struct ModuleSpec {
+    /// The Kbuild object; the loaded module has this name.
+    pub object: String,
+    /// The Rust file with the crate's root, as in `atom_main.rs`.
+    pub root: String,
+    /// C files to link in, as in `atom_exports.c`.
+    pub c_files: Vec<String>,
+    /// Where the files come from.
+    pub sources: Vec<SourceDir>,
+    /// Conditions for `#[cfg(...)]`, as in `payload_schema="1"`.
+    pub cfgs: Vec<String>,
+    /// Variables that the source reads with `env!`.
+    pub env: Vec<(String, String)>,
+    /// Objects of the same build whose exported symbols it uses.
+    pub needs: Vec<String>,
+}
+
+/// What to do with the modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Compile them.
+    Build,
+    /// Have clippy look at them; a warning is an error.
+    Clippy,
+}
+
+impl Mode {
+    fn staging(self, object: &str) -> PathBuf {
+        let dir = match self {
+            Mode::Build => "kbuild",
+            Mode::Clippy => "kbuild-clippy",
+        };
+        places::target().join(dir).join(object)
+    }
+}
+
+/// Builds the modules and returns the files to load, in the order of the specs. A module that needs others is built
+/// after them; the others are built side by side.
+pub fn build(specs: &[ModuleSpec], sysroot: &Sysroot, mode: Mode) -> Result<Vec<PathBuf>> {
+    let (first, then): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.needs.is_empty());
+    for wave in [first, then] {
+        build_side_by_side(wave, sysroot, mode)?;
+    }
+    Ok(specs.iter().map(|spec| loadable(&spec.object)).collect())
+}
+
+/// The file to load for an object that was built.
+pub fn loadable(object: &str) -> PathBuf {
+    places::target().join("modules").join(format!("{object}.ko"))
+}
+
+fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) -> Result<()> {
+    let workers = std::thread::available_parallelism()?.get().min(specs.len());
+    let queue = Mutex::new(VecDeque::from(specs));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some(spec) = next() {
+                        build_one(spec, sysroot, mode)?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a build thread panicked")))
+            })
+            .collect()
+    });
+    results.into_iter().collect()
+}
+
+fn build_one(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode) -> Result<()> {
+    let dir = mode.staging(&spec.object);
+    let staged = staging::stage(spec, &dir, &kbuild_file::text(spec, mode))
+        .with_context(|| format!("cannot stage the sources of {}", spec.object))?;
+    let mut state = Fingerprint::default();
+    state.add(sysroot.name()).add(staged.name());
+    for object in &spec.needs {
+        let symbols = mode.staging(object).join("Module.symvers");
+        state.add(
+            std::fs::read(&symbols)
+                .with_context(|| format!("cannot read {}", symbols.display()))?,
+        );
+    }
+    let stamp = dir.join(".built");
+    let product = loadable(&spec.object);
+    let built = std::fs::read_to_string(&stamp).is_ok_and(|text| text == state.name());
+    if built && (mode == Mode::Clippy || product.exists()) {
+        return Ok(());
+    }
+    make(spec, sysroot, mode, &dir)?;
+    if mode == Mode::Build {
+        let made = dir.join(format!("{}.ko", spec.object));
+        let stripped = dir.join(format!("{}.stripped", spec.object));
+        let bytes = std::fs::read(&stripped)
+            .with_context(|| format!("Kbuild did not make {}", made.display()))?;
+        places::write_whole(&product, &bytes)?;
+    }
+    places::write_whole(&stamp, state.name().as_bytes())
+}
+
+fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<()> {
+    let object = &spec.object;
+    let verb = match mode {
+        Mode::Build => "build",
+        Mode::Clippy => "check",
+    };
+    let log = places::target().join("logs").join(format!("{verb}-{object}.log"));
+    let step = Step::start(format!("{verb} {object}.ko"), &log)?;
+    let mut chroot = sysroot.chroot().bind(dir, object);
+    let mut symbols = Vec::new();
+    for need in &spec.needs {
+        chroot = chroot.bind(&mode.staging(need), need);
+        symbols.push(format!("/mnt/{need}/Module.symvers"));
+    }
+    let mut command = chroot
+        .command("make")
+        .args(["-C", sysroot.kernel_build()])
+        .arg(format!("M=/mnt/{object}"))
+        .arg(format!("KERNELRELEASE={}", sysroot.kernel().release))
+        .arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.join(" ")));
+    if mode == Mode::Clippy {
+        command = command.arg("CLIPPY=1");
+    }
+    step.run(&command.arg("modules"))?;
+    if mode == Mode::Build {
+        step.run(&chroot.command("strip").args([
+            "--strip-debug",
+            "-o",
+            &format!("/mnt/{object}/{object}.stripped"),
+            &format!("/mnt/{object}/{object}.ko"),
+        ]))?;
+    }
+    step.done();
+    let output =
+        std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let warnings = warnings(&output);
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    if mode == Mode::Clippy {
+        return Err(failed(
+            format!("{object} has warnings"),
+            warnings,
+            "fix them; the kernel side is kept free of warnings",
+        ));
+    }
+    eprintln!("{warnings}");
+    Ok(())
+}
+
+/// The compiler's warnings in a build's output: each begins with `warning` and ends with an empty line.
+fn warnings(output: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for line in output.lines() {
+        inside = (inside || line.starts_with("warning")) && !line.trim().is_empty();
+        if inside {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_cut_out_of_the_output_as_a_whole() {
+        let output = "  RUSTC\nwarning: unused\n --> a.rs:1\n  |\n\n  LD\n";
+        assert_eq!(warnings(output), "warning: unused\n --> a.rs:1\n  |\n");
+        assert_eq!(warnings("  RUSTC\n"), "");
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The kernel modules of this clone: Atom, and each version of the payload.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::kbuild::{ModuleSpec, SourceDir};
+use crate::places;
+
+/// Atom's Kbuild object.
+pub const ATOM: &str = "atom";
+
+/// A version of the payload, as `payload/versions.toml` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Its number, for people.
+    pub name: String,
+    /// Its Kbuild object, and so the name of the loaded module.
+    pub object: String,
+    /// The conditions that it is compiled with.
+    #[serde(default)]
+    pub cfgs: Vec<String>,
+    /// Whether it exists for tests alone.
+    #[serde(default)]
+    pub test: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Versions {
+    #[serde(default)]
+    version: Vec<Version>,
+}
+
+/// The payload's versions, in the order of the file; none while there is no payload.
+pub fn payload_versions() -> Result<Vec<Version>> {
+    let path = places::repository().join("payload/versions.toml");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&text).with_context(|| format!("{} is not as it must be", path.display()))
+}
+
+fn parse(text: &str) -> Result<Vec<Version>> {
+    let versions: Versions = toml::from_str(text)?;
+    Ok(versions.version)
+}
+
+/// What Atom is built from.
+pub fn atom(repository: &Path) -> Result<ModuleSpec> {
+    Ok(ModuleSpec {
+        object: ATOM.to_owned(),
+        root: "atom_main.rs".to_owned(),
+        c_files: c_files(&repository.join("atom"))?,
+        sources: sources(repository, "atom"),
+        ..ModuleSpec::default()
+    })
+}
+
+/// What a version of the payload is built from.
+pub fn payload(repository: &Path, version: &Version) -> Result<ModuleSpec> {
+    Ok(ModuleSpec {
+        object: version.object.clone(),
+        root: "payload_main.rs".to_owned(),
+        c_files: c_files(&repository.join("payload/src"))?,
+        sources: sources(repository, "payload/src"),
+        cfgs: version.cfgs.clone(),
+        env: vec![("PAYLOAD_VERSION".to_owned(), version.name.clone())],
+        needs: vec![ATOM.to_owned()],
+    })
+}
+
+/// Every module of the clone.
+pub fn all() -> Result<Vec<ModuleSpec>> {
+    let repository = places::repository();
+    if !repository.join("atom/atom_main.rs").exists() {
+        eprintln!("note: there is no atom/atom_main.rs, so no kernel module is built");
+        return Ok(Vec::new());
+    }
+    let mut specs = vec![atom(&repository)?];
+    for version in payload_versions()? {
+        specs.push(payload(&repository, &version)?);
+    }
+    Ok(specs)
+}
+
+/// The C files of a folder, which are linked into its module.
+fn c_files(dir: &Path) -> Result<Vec<String>> {
+    let entries =
+        std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut files: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".c"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn sources(repository: &Path, own: &str) -> Vec<SourceDir> {
+    vec![
+        SourceDir { from: repository.join(own), to: String::new() },
+        SourceDir { from: repository.join("abi/src"), to: "abi".to_owned() },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_file_lists_conditions_and_test_variants() {
+        let versions = parse(
+            "[[version]]\nname = \"1.0.0\"\nobject = \"payload_1_0_0\"\ncfgs = [\"payload_schema=\\\"1\\\"\"]\n\
+             [[version]]\nname = \"1.1.0-bad\"\nobject = \"payload_bad\"\ntest = true\n",
+        )
+        .unwrap();
+        assert_eq!(versions[0].cfgs, ["payload_schema=\"1\""]);
+        assert!(!versions[0].test && versions[1].test);
+        assert!(parse("[[version]]\nname = \"1\"\nobject = \"x\"\nfoo = 1\n").is_err());
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Commands inside a sysroot.
+//!
+//! Each runs in a mount namespace of its own: its mounts are invisible outside and go away with its last process,
+//! so that a killed run leaves nothing behind. The chain `setpriv`, `unshare`, `sh`, `chroot`, program is made of
+//! execs alone: the process that we start is the program, and killing it kills the program.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::command_line::CommandLine;
+
+/// Mounts what the program needs, then becomes it. The binds are pairs of a host path and a name below `/mnt`.
+const ENTER: &str = r#"set -e
+root=$1; count=$2; shift 2
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/mnt"
+while [ "$count" -gt 0 ]; do
+  mkdir -p "$root/mnt/$2"
+  mount --bind "$1" "$root/mnt/$2"
+  shift 2; count=$((count - 1))
+done
+exec chroot "$root" "$@"
+"#;
+
+/// A place to run commands in: a root folder and the host folders that it sees below `/mnt`.
+#[derive(Clone, Debug)]
+pub struct Chroot {
+    root: PathBuf,
+    binds: Vec<(PathBuf, String)>,
+    outlives_us: bool,
+}
+
+impl Chroot {
+    /// A sysroot without any folder of the host.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), binds: Vec::new(), outlives_us: false }
+    }
+
+    /// Shows the host's folder `from` as `/mnt/<name>`.
+    pub fn bind(mut self, from: &Path, name: &str) -> Self {
+        self.binds.push((from.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Lets the program go on after our end. Without this the kernel kills it when the thread that started it ends.
+    pub fn outlive_us(mut self) -> Self {
+        self.outlives_us = true;
+        self
+    }
+
+    /// The command that runs `program` inside; arguments can be added to it.
+    pub fn command(&self, program: &str) -> CommandLine {
+        let mut argv: Vec<OsString> = Vec::new();
+        if !self.outlives_us {
+            argv.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));
+        }
+        argv.extend(["unshare", "--mount", "--propagation", "private"].map(OsString::from));
+        argv.extend(["sh", "-c", ENTER, "enter"].map(OsString::from));
+        argv.push(self.root.clone().into());
+        argv.push(self.binds.len().to_string().into());
+        for (from, name) in &self.binds {
+            argv.push(from.clone().into());
+            argv.push(name.into());
+        }
+        argv.push(program.into());
+        CommandLine::new(&argv[0])
+            .args(&argv[1..])
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("MAKEFLAGS", "")
+            // Cargo points it at its own toolchain, which is not the one inside.
+            .env("LD_LIBRARY_PATH", "")
+            .dir(Path::new("/"))
+    }
+
+    /// The command that runs a line of shell inside.
+    pub fn shell(&self, line: &str) -> CommandLine {
+        self.command("sh").args(["-e", "-c", line])
+    }
+}

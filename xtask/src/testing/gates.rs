@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The tests that need no guest.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Verdict;
+use crate::command_line::CommandLine;
+use crate::kbuild::{self, Mode};
+use crate::sysroot::Sysroot;
+use crate::{host, modules, places};
+
+/// Folders that Cargo does not format, because they are no packages of the workspace.
+const KERNEL_SIDE: &[&str] = &["atom", "payload"];
+
+/// A gate: its name and the command that must succeed.
+fn commands() -> Vec<(&'static str, CommandLine)> {
+    let cargo = || {
+        CommandLine::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+            .dir(&places::repository())
+    };
+    let mut gates = vec![
+        ("host tests", cargo().args(["test", "--quiet", "--workspace"])),
+        ("format of the host side", cargo().args(["fmt", "--all", "--check"])),
+        (
+            "clippy on the host side",
+            cargo().args([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+    ];
+    let kernel_files: Vec<PathBuf> =
+        KERNEL_SIDE.iter().flat_map(|dir| rust_files(&places::repository().join(dir))).collect();
+    if !kernel_files.is_empty() && host::find("rustfmt").is_some() {
+        let rustfmt = CommandLine::new("rustfmt")
+            .args(["--check", "--edition", "2021", "--config", "skip_children=true"])
+            .args(kernel_files)
+            .dir(&places::repository());
+        gates.push(("format of the kernel side", rustfmt));
+    }
+    gates
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Runs the gates that only need Cargo.
+pub fn host_side(wanted: impl Fn(&str) -> bool, mut report: impl FnMut(Verdict)) -> Result<()> {
+    for (name, command) in commands() {
+        if !wanted(name) {
+            continue;
+        }
+        eprintln!("{name} ...");
+        report(verdict(name, || {
+            // Standard output is for our own result.
+            let output = command.expression().stdout_to_stderr().unchecked().run()?;
+            anyhow::ensure!(output.status.success(), "this command failed: {command}");
+            Ok(())
+        }));
+    }
+    Ok(())
+}
+
+/// Runs clippy on the kernel modules.
+pub fn kernel_side(
+    sysroot: &Sysroot,
+    wanted: impl Fn(&str) -> bool,
+    mut report: impl FnMut(Verdict),
+) -> Result<()> {
+    let name = "clippy on the kernel side";
+    let specs = modules::all()?;
+    if wanted(name) && !specs.is_empty() {
+        report(verdict(name, || kbuild::build(&specs, sysroot, Mode::Clippy).map(|_| ())));
+    }
+    Ok(())
+}
+
+fn verdict(name: &str, body: impl FnOnce() -> Result<()>) -> Verdict {
+    let started = Instant::now();
+    let result = body();
+    Verdict {
+        name: name.to_owned(),
+        passed: result.is_ok(),
+        seconds: started.elapsed().as_secs_f64(),
+        why: result.err().map(|error| format!("{error:#}")),
+        facts: serde_json::Map::new(),
+    }
+}

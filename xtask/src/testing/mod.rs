@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! All tests: on the host, of the source's form, and of the modules in guests.
+
+pub mod gates;
+pub mod scenario;
+
+use serde::Serialize;
+
+/// How one test went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The test's name.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why it failed, for people.
+    pub why: Option<String>,
+    /// What it measured.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Verdict {
+    /// Prints it, with everything that helps when it failed.
+    pub fn show(&self) {
+        let word = if self.passed { "pass" } else { "FAIL" };
+        eprintln!("{word}  {} ({:.1} s)", self.name, self.seconds);
+        if let Some(why) = &self.why {
+            eprintln!("      {}", why.trim_end().replace('\n', "\n      "));
+        }
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Virtual machines, in which silence is failure.
+//!
+//! [`Vm::boot`] returns once the guest's agent has said hello, or an error that shows the end of its console. From then
+//! on [`Vm::exec`] runs programs in it. Whatever does not answer within its limit, and a QEMU that ends on its own, is
+//! an error that shows the console too. A machine dies with its handle, and with us.
+//!
+//! - [`accel`] finds out whether KVM works here;
+//! - [`initramfs`] makes what the guest boots from;
+//! - [`qemu`] writes QEMU's command line;
+//! - [`link`] talks to the agent;
+//! - [`console`] finds the last words of one that fell silent;
+//! - [`background`] keeps one machine for several commands.
+
+pub mod accel;
+pub mod background;
+mod console;
+pub mod initramfs;
+pub mod link;
+pub mod qemu;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use atom_tests::link::Action;
+
+use crate::problem::failed;
+use crate::sysroot::Sysroot;
+use console::last_words;
+use initramfs::Initramfs;
+use link::{Link, Stream};
+
+/// How long a guest may take from power-on to its agent's hello. Emulated ones on a busy host need most of it.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a guest may take to turn itself off.
+const POWEROFF_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long small requests may take.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// The machine that is wanted.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// Its folder below `target/vm`, which holds its console log.
+    pub name: String,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// Its processors.
+    pub vcpus: u32,
+    /// Words to add to the kernel's command line.
+    pub cmdline: Vec<String>,
+    /// Empty disks of so many MiB each.
+    pub disks_mib: Vec<u64>,
+}
+
+impl VmConfig {
+    /// A machine of ordinary size.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory_mib: 1024,
+            vcpus: 2,
+            cmdline: Vec::new(),
+            disks_mib: Vec::new(),
+        }
+    }
+}
+
+/// A running machine.
+pub struct Vm {
+    qemu: Qemu,
+    dir: PathBuf,
+    link: Link,
+}
+
+enum Qemu {
+    /// Started by us, and killed with us.
+    Ours(Child),
+    /// Kept in the background.
+    Background(nix::unistd::Pid),
+}
+
+impl Vm {
+    /// Boots a machine and waits for its agent.
+    pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
+        let dir = qemu::prepare_dir(sysroot, initramfs, config)?;
+        let command = qemu::command(sysroot, config, &dir, qemu::Use::UnderControl)?;
+        let log = std::fs::File::create(dir.join("qemu.log"))?;
+        let child = command
+            .command()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start QEMU: {command}"))?;
+        Self::meet(Qemu::Ours(child), dir, &sysroot.kernel().release)
+    }
+
+    /// Waits for a machine's line and for the hello on it.
+    fn meet(mut qemu: Qemu, dir: PathBuf, release: &str) -> Result<Self> {
+        let deadline = Instant::now() + BOOT_LIMIT;
+        let mut link = None;
+        let result = loop {
+            if let Some(end) = qemu.end()? {
+                break Err(format!("QEMU ended ({end}) before the guest's agent said hello"));
+            }
+            if Instant::now() > deadline {
+                break Err(format!(
+                    "the guest's agent did not say hello within {} s",
+                    BOOT_LIMIT.as_secs()
+                ));
+            }
+            match &link {
+                None => link = Link::connect(&dir).ok(),
+                Some(link) => {
+                    let link: &Link = link;
+                    if let Some(theirs) = link.await_hello(Duration::from_millis(100))? {
+                        break Ok(theirs);
+                    }
+                    continue;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let problem = match (result, link) {
+            (Ok(theirs), Some(link)) if theirs == release => {
+                return Ok(Self { qemu, dir, link });
+            }
+            (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),
+            (Err(problem), _) => problem,
+        };
+        qemu.kill();
+        Err(failed(
+            "the virtual machine did not start",
+            format!("{problem}{}", last_words(&dir)),
+            format!("read console.log and qemu.log in {}", dir.display()),
+        ))
+    }
+
+    /// The machine's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Runs a program, hands each line of its output to `on_line`, and returns its exit code.
+    pub fn exec(
+        &self,
+        argv: &[&str],
+        limit: Duration,
+        on_line: impl FnMut(Stream, &str),
+    ) -> Result<i32> {
+        let action = Action::Exec {
+            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: Default::default(),
+        };
+        let result = self.link.call(action).and_then(|call| call.finish(limit, on_line));
+        result.map_err(|error| {
+            let what = format!("`{}` did not run to its end in the guest", argv.join(" "));
+            if !link::is_silence(&error) {
+                return error.context(what);
+            }
+            if link::is_timeout(&error) {
+                self.ask_what_hangs();
+            }
+            failed(
+                what,
+                format!("{error:#}{}", last_words(&self.dir)),
+                format!("read console.log and qemu.log in {}", self.dir.display()),
+            )
+        })
+    }
+
+    /// Runs a program that must succeed and returns what it printed.
+    pub fn read(&self, argv: &[&str], limit: Duration) -> Result<String> {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let code = self.exec(argv, limit, |stream, line| {
+            let text = match stream {
+                Stream::Stdout => &mut stdout,
+                Stream::Stderr => &mut stderr,
+            };
+            text.push_str(line);
+            text.push('\n');
+        })?;
+        if code != 0 {
+            bail!("in the guest, `{}` exited with {code}: {stderr}", argv.join(" "));
+        }
+        Ok(stdout)
+    }
+
+    /// Writes a file in the guest.
+    pub fn put(&self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+        // An emulated guest takes in at least a megabyte each second.
+        let limit = SHORT + Duration::from_secs(bytes.len() as u64 >> 20);
+        self.link
+            .call(link::put(path, mode, bytes))?
+            .finish(limit, |_, _| {})
+            .with_context(|| format!("cannot write {path} in the guest"))?;
+        Ok(())
+    }
+
+    /// Everything that the guest's kernel has logged.
+    pub fn kernel_log(&self) -> Result<String> {
+        self.read(&["/init", "kernel-log"], SHORT)
+    }
+
+    /// Has the guest turn itself off, and waits until it has.
+    pub fn poweroff(mut self) -> Result<()> {
+        self.link.send(Action::Poweroff {})?;
+        let deadline = Instant::now() + POWEROFF_LIMIT;
+        while self.qemu.end()?.is_none() {
+            if Instant::now() > deadline {
+                return Err(failed(
+                    "the guest did not turn itself off",
+                    format!(
+                        "it was still running after {} s{}",
+                        POWEROFF_LIMIT.as_secs(),
+                        last_words(&self.dir)
+                    ),
+                    "something in it holds the shutdown up; read the console above",
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Lets the machine go on after our end.
+    fn keep(&mut self) -> Result<()> {
+        if let Qemu::Ours(child) = &self.qemu {
+            self.qemu = Qemu::Background(nix::unistd::Pid::from_raw(child.id().try_into()?));
+        }
+        Ok(())
+    }
+
+    /// Has the kernel print its blocked tasks on the console, whatever its level; when the agent is silent too, the
+    /// monitor interrupts the processors.
+    fn ask_what_hangs(&self) {
+        let keys = "for key in 9 w; do echo $key > /proc/sysrq-trigger; done";
+        let asked = self
+            .link
+            .call(Action::Exec {
+                argv: ["sh", "-c", keys].map(str::to_owned).to_vec(),
+                env: Default::default(),
+            })
+            .and_then(|call| call.finish(Duration::from_secs(10), |_, _| {}));
+        if asked.is_err() {
+            // The command line has unknown_nmi_panic: the trace of the interrupted processor is the last clue.
+            let _ = link::monitor(&self.dir, "nmi\n");
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if let Qemu::Ours(_) = self.qemu {
+            self.qemu.kill();
+        }
+    }
+}
+
+impl Qemu {
+    /// How it ended, if it did.
+    fn end(&mut self) -> Result<Option<String>> {
+        Ok(match self {
+            Qemu::Ours(child) => child.try_wait()?.map(|status| status.to_string()),
+            Qemu::Background(pid) => {
+                nix::sys::signal::kill(*pid, None).is_err().then(|| "it is gone".to_owned())
+            }
+        })
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        match self {
+            Qemu::Ours(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Qemu::Background(pid) => {
+                let _ = nix::sys::signal::kill(*pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! QEMU's command line. It runs from the sysroot and sees the machine's folder as `/mnt/vm`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use atom_tests::link::PORT;
+
+use super::initramfs::Initramfs;
+use super::link::{LINE, MONITOR};
+use super::{accel, VmConfig};
+use crate::command_line::CommandLine;
+use crate::places;
+use crate::sysroot::Sysroot;
+
+/// What a machine is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Requests over the line; it ends with us.
+    UnderControl,
+    /// Requests over the line; it goes on after us.
+    InBackground,
+    /// A shell on our terminal.
+    Interactive,
+}
+
+/// Words of every kernel command line.
+const CMDLINE: &[&str] = &[
+    "console=ttyS0",
+    // Each character on an emulated serial line costs the guest an exit. The whole log is read over the agent's line,
+    // and a panic or an oops is printed whatever the level.
+    "loglevel=5",
+    "log_buf_len=4M",
+    // A panic ends QEMU (it runs with -no-reboot) instead of hanging until a limit.
+    "panic=-1",
+    // "random: crng init" would otherwise wait for interrupts that an idle guest does not have.
+    "random.trust_cpu=on",
+    // The monitor's `nmi` shows where a guest hangs that does not listen any more.
+    "unknown_nmi_panic",
+    // "clocksource: Marking clocksource 'tsc' as unstable" comes with emulation on a busy host.
+    "tsc=reliable",
+    // "rcu: INFO: rcu_preempt detected stalls" comes within its usual 21 s when the host is busy, and means nothing then.
+    "rcupdate.rcu_cpu_stall_timeout=60",
+];
+
+/// Makes the machine's folder: empty but for what it boots from and its disks.
+pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<PathBuf> {
+    let dir = places::target().join("vm").join(&config.name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    initramfs
+        .write(&dir.join("initrd"))
+        .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
+    for (index, mib) in config.disks_mib.iter().enumerate() {
+        let path = dir.join(format!("disk{index}"));
+        File::create(&path)
+            .and_then(|file| file.set_len(mib << 20))
+            .with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    Ok(dir)
+}
+
+/// The command that starts the machine in `dir`.
+pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> Result<CommandLine> {
+    let accel = accel::find(sysroot)?;
+    let mut cmdline: Vec<String> = CMDLINE.iter().map(|word| (*word).to_owned()).collect();
+    cmdline.push(format!("atom.release={}", sysroot.kernel().release));
+    if !config.disks_mib.is_empty() {
+        cmdline.push("atom.modprobe=virtio_blk".to_owned());
+    }
+    cmdline.extend(config.cmdline.iter().cloned());
+    let mut chroot = sysroot.chroot().bind(dir, "vm");
+    if what == Use::InBackground {
+        chroot = chroot.outlive_us();
+    }
+    let socket =
+        |id: &str, file: &str| format!("socket,id={id},path=/mnt/vm/{file},server=on,wait=off");
+    let mut command = chroot
+        .command("qemu-system-x86_64")
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .args(accel.options())
+        .arg("-m")
+        .arg(config.memory_mib.to_string())
+        .arg("-smp")
+        .arg(config.vcpus.to_string())
+        .args(["-kernel", &sysroot.vmlinuz(), "-initrd", "/mnt/vm/initrd"])
+        .arg("-append")
+        .arg(cmdline.join(" "));
+    command = match what {
+        Use::Interactive => command
+            .arg("-chardev")
+            .arg("stdio,id=console,mux=on,signal=off,logfile=/mnt/vm/console.log")
+            .args(["-serial", "chardev:console", "-mon", "chardev=console"]),
+        Use::UnderControl | Use::InBackground => command
+            .args(["-serial", "file:/mnt/vm/console.log", "-chardev"])
+            .arg(socket("monitor", MONITOR))
+            .args(["-mon", "chardev=monitor"]),
+    };
+    command = command
+        .arg("-chardev")
+        .arg(socket("link", LINE))
+        .args(["-device", "virtio-serial-pci"])
+        .args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
+    for index in 0..config.disks_mib.len() {
+        command = command.arg("-drive").arg(format!(
+            "file=/mnt/vm/disk{index},format=raw,if=virtio,cache=unsafe,discard=unmap"
+        ));
+    }
+    Ok(command)
+}

@@ -37,7 +37,10 @@ fn the_contract_in_prose_names_every_structure_and_the_hash() {
     for layout in LAYOUTS {
         assert!(prose.contains(&format!("`{}`", layout.name)), "ABI.md lacks {}", layout.name);
     }
-    assert!(prose.contains(&format!("{HASH:#018x}")), "ABI.md has another layout hash than {HASH:#018x}");
+    assert!(
+        prose.contains(&format!("{HASH:#018x}")),
+        "ABI.md has another layout hash than {HASH:#018x}"
+    );
 }
 
 #[test]

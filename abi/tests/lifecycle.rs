@@ -24,9 +24,8 @@ fn explore() -> BTreeMap<Key, (State, Vec<(Event, Transition)>)> {
         if seen.contains_key(&key(state)) {
             continue;
         }
-        let next: Vec<_> = events()
-            .filter_map(|event| Some((event, advance(state, event).ok()?)))
-            .collect();
+        let next: Vec<_> =
+            events().filter_map(|event| Some((event, advance(state, event).ok()?))).collect();
         queue.extend(next.iter().map(|(_, transition)| transition.to));
         seen.insert(key(state), (state, next));
     }
@@ -90,9 +89,7 @@ fn the_gate_opens_before_the_candidate_lets_go() {
     for (_, next) in explore().values() {
         for (_, transition) in next {
             let at = |wanted| transition.undo.iter().position(|inverse| *inverse == wanted);
-            if let (Some(reopen), Some(unprepare)) =
-                (at(Inverse::Reopen), at(Inverse::Unprepare))
-            {
+            if let (Some(reopen), Some(unprepare)) = (at(Inverse::Reopen), at(Inverse::Unprepare)) {
                 assert!(reopen < unprepare);
             }
             if let (Some(thaw), Some(reopen)) = (at(Inverse::Thaw), at(Inverse::Reopen)) {

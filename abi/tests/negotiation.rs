@@ -7,12 +7,7 @@ use atom_abi::version::{
 };
 
 fn payload() -> Offer {
-    Offer {
-        provides: 0,
-        requires: caps::DEVICES,
-        scratch_bytes: 64,
-        ..Offer::ATOM
-    }
+    Offer { provides: 0, requires: caps::DEVICES, scratch_bytes: 64, ..Offer::ATOM }
 }
 
 fn refusal(change: impl FnOnce(&mut Offer)) -> Refusal {

@@ -16,6 +16,8 @@ use crate::volume::{Blank, Volume};
 pub(crate) struct Volumes {
     /// Memory got by *prepare* for *adopt*.
     prepared: KVec<Blank>,
+    /// Every place from here on is empty.
+    end: usize,
     /// The serial number for the next new volume, greater than zero.
     pub(crate) next_serial: u32,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Volumes {
 impl Volumes {
     /// As it is when the module is loaded.
     pub(crate) const fn new() -> Self {
-        Self { prepared: KVec::new(), next_serial: 1 }
+        Self { prepared: KVec::new(), end: 0, next_serial: 1 }
     }
 
     /// Gets memory for so many volumes. May sleep.
@@ -50,7 +52,9 @@ impl Volumes {
     /// Puts a volume into its place. From here on the I/O path finds it.
     pub(crate) fn insert(&mut self, volume: KBox<Volume>) -> Result {
         let slot = volume.id().slot();
-        sys::fill(slot, volume).map_err(|_| EEXIST)
+        sys::fill(slot, volume).map_err(|_| EEXIST)?;
+        self.end = self.end.max(slot.saturating_add(1));
+        Ok(())
     }
 
     /// Takes one volume out and drops it. Waits for a grace period, so that no CPU is within it.
@@ -60,7 +64,8 @@ impl Volumes {
 
     /// Takes all volumes out and drops them. Waits for one grace period.
     pub(crate) fn clear(&mut self) {
-        sys::retire(0..MAX_VOLUMES);
+        sys::retire(0..self.end);
+        self.end = 0;
         self.next_serial = 1;
     }
 
@@ -71,18 +76,17 @@ impl Volumes {
         from: usize,
         mut visit: impl FnMut(&Volume) -> Result<(), E>,
     ) -> Result<(), E> {
-        (from..MAX_VOLUMES).try_for_each(|slot| sys::with(slot, &mut visit).unwrap_or(Ok(())))
+        (from..self.end).try_for_each(|slot| sys::with(slot, &mut visit).unwrap_or(Ok(())))
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        (0..MAX_VOLUMES).filter(|slot| sys::with(*slot, |_| ()).is_some()).count()
+        (0..self.end).filter(|slot| sys::with(*slot, |_| ()).is_some()).count()
     }
 
     /// The place of a name.
     pub(crate) fn find(&self, name: &Text) -> Option<usize> {
-        (0..MAX_VOLUMES)
-            .find(|slot| sys::with(*slot, |volume| volume.name() == *name) == Some(true))
+        (0..self.end).find(|slot| sys::with(*slot, |volume| volume.name() == *name) == Some(true))
     }
 
     /// An identity that no volume has had. Errors: `ENOSPC` when every place or number is taken.

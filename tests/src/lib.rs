@@ -11,3 +11,4 @@ pub mod link;
 pub mod load;
 pub mod scenarios;
 pub mod site;
+pub mod wait;

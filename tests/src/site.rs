@@ -132,7 +132,12 @@ impl Site {
     }
 
     /// Upgrades to the payload in `file`, whatever comes of it.
-    pub fn try_upgrade(&self, file: &Path, mode: Mode, deadline: Duration) -> Result<UpgradeReport> {
+    pub fn try_upgrade(
+        &self,
+        file: &Path,
+        mode: Mode,
+        deadline: Duration,
+    ) -> Result<UpgradeReport> {
         let mut folders = vec![self.modules.clone(), self.modules.join("test")];
         folders.extend(Places::standard(&self.node.release()?).folders().iter().cloned());
         let options =

@@ -3,11 +3,14 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::wait;
 
 /// fio ends with this status when it is asked to by a signal and nothing else went wrong.
 const ENDED_BY_SIGNAL: i32 = 128;
@@ -41,8 +44,9 @@ pub struct Shape {
 }
 
 impl Fio {
-    /// Starts fio on `device`.
+    /// Starts fio on `device`, and returns when its first writes are done.
     pub fn start(device: &str, shape: Shape) -> Result<Self> {
+        let before = writes_of(device)?;
         let log = format!("/tmp/fio-{}.json", file_name(device));
         let mut command = Command::new("fio");
         command
@@ -64,7 +68,13 @@ impl Fio {
             .stderr(Stdio::inherit())
             .spawn()
             .with_context(|| format!("cannot start fio on {device}"))?;
-        Ok(Self { child, device: device.to_owned() })
+        let mut fio = Self { child, device: device.to_owned() };
+        wait::until("fio begins to write", Duration::from_secs(60), || {
+            let ended = fio.child.try_wait()?;
+            ensure!(ended.is_none(), "fio on {device} ended before it began: {ended:?}");
+            Ok(writes_of(device)? > before)
+        })?;
+        Ok(fio)
     }
 
     /// Stops fio and returns what it did. An error when it did not do its work.
@@ -97,6 +107,14 @@ impl Drop for Fio {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Writes that the block layer has completed on a device.
+fn writes_of(device: &str) -> Result<u64> {
+    let path = format!("/sys/block/{}/stat", file_name(device));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // Documentation/block/stat.rst: the fifth number.
+    text.split_whitespace().nth(4).and_then(|n| n.parse().ok()).context("no write count")
 }
 
 fn file_name(device: &str) -> String {

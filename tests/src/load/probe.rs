@@ -45,11 +45,8 @@ impl Probe {
             .open(device)
             .with_context(|| format!("cannot open {device}"))?;
         let window = Mutex::new(Window { last: Instant::now(), longest: Duration::ZERO });
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            reads: AtomicU64::new(0),
-            window,
-        });
+        let shared =
+            Arc::new(Shared { stop: AtomicBool::new(false), reads: AtomicU64::new(0), window });
         let theirs = Arc::clone(&shared);
         let name = device.to_owned();
         let thread = std::thread::Builder::new()

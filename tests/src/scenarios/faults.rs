@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! A payload that fails in a step: the old one serves on, nobody notices, and a retry succeeds.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use atom_abi::control::outcome;
@@ -15,6 +15,7 @@ use atomctl::volume;
 use super::Context;
 use crate::load::fio::{Fio, Shape};
 use crate::site::{Site, Spec};
+use crate::wait;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -88,11 +89,7 @@ pub fn a_stuck_payload_runs_into_the_deadline_and_serves_on(context: &mut Contex
 
     context.step("three writes that do not end");
     volume::hold(site.node().control(), op::WRITE, stuck)?;
-    let begun = Instant::now();
-    while owed(&site)? < stuck {
-        ensure!(begun.elapsed() < Duration::from_secs(30), "nothing got stuck");
-        std::thread::yield_now();
-    }
+    wait::until("three writes are stuck", Duration::from_secs(30), || Ok(owed(&site)? >= stuck))?;
 
     for mode in [Mode::Warm, Mode::Cold] {
         context.step(&format!("the deadline of a {mode} upgrade"));
@@ -121,11 +118,7 @@ pub fn an_abandon_is_retried_after_its_deadline(context: &mut Context) -> Result
     let device = site.volume("data", Spec::ram(16))?;
     let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
     volume::hold(site.node().control(), op::WRITE, 1)?;
-    let begun = Instant::now();
-    while owed(&site)? < 1 {
-        ensure!(begun.elapsed() < Duration::from_secs(30), "nothing got stuck");
-        std::thread::yield_now();
-    }
+    wait::until("a write is stuck", Duration::from_secs(30), || Ok(owed(&site)? >= 1))?;
     // The command to release waits for the control lock, which the handoff holds while it drains. So
     // the abandon must give up at its deadline first, and the release gets its turn between the tries.
     context.step("an abandon, a release, an abandon");

@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 use super::Context;
 use crate::load::files::Files;
 use crate::site::{Site, Spec};
+use crate::wait;
 
 pub fn handles_mounts_holders_and_partitions_stay(context: &mut Context) -> Result<()> {
     let site = Site::on_guest("1.0.0")?;
@@ -49,9 +50,9 @@ pub fn handles_mounts_holders_and_partitions_stay(context: &mut Context) -> Resu
         handle.read_exact_at(&mut bytes, 4096)?;
         ensure!(&bytes == b"written before", "the handle reads {bytes:?}");
         ensure!(fs::metadata(&part).is_ok(), "the partition is gone");
-        while files.checked() < before + 2 {
-            std::thread::yield_now();
-        }
+        wait::until("two more files", Duration::from_secs(30), || {
+            Ok(files.checked() >= before + 2)
+        })?;
     }
 
     context.step("the end");

@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use atomctl::node::Node;
@@ -10,6 +11,7 @@ use atomctl::node::Node;
 use super::Context;
 use crate::load::probe::Probe;
 use crate::site::{Site, Spec};
+use crate::wait;
 
 /// Ioctls at random.
 const CALLS: u64 = 20_000;
@@ -69,9 +71,7 @@ pub fn a_hostile_ioctl_is_refused(context: &mut Context) -> Result<()> {
     let status = site.node().status()?;
     ensure!(status.epoch == 1 && status.held_ns == 0, "something has changed: {status:?}");
     let reads = probe.reads();
-    while probe.reads() == reads {
-        std::thread::yield_now();
-    }
+    wait::until("a read", Duration::from_secs(30), || Ok(probe.reads() > reads))?;
     probe.stop()?;
     drop(control);
     site.leave()

@@ -69,9 +69,8 @@ fn blkdiscard(context: &Context, device: &str, how: &[&str], at: u64, bytes: u64
 fn check(context: &Context, device: &str, pattern: &[u8]) -> Result<()> {
     context.run(&["blockdev", "--flushbufs", device])?;
     let found = fs::read(device)?;
-    let gone = |at: u64| {
-        (2 * MIB..3 * MIB).contains(&at) || (4 * MIB..5 * MIB + 4096).contains(&at)
-    };
+    let gone =
+        |at: u64| (2 * MIB..3 * MIB).contains(&at) || (4 * MIB..5 * MIB + 4096).contains(&at);
     for (at, byte) in (0u64..).zip(&found) {
         let written = at.checked_sub(MIB).and_then(|at| pattern.get(at as usize));
         let wanted = if gone(at) { 0 } else { written.copied().unwrap_or(0) };

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Upgrades in a row, under load, warm and cold, up and down.
 
-use anyhow::{ensure, Result};
+use std::time::Duration;
+
+use anyhow::Result;
 use atomctl::report::Mode;
 use serde_json::json;
 
@@ -9,6 +11,7 @@ use super::Context;
 use crate::load::fio::{Fio, Shape};
 use crate::load::probe::Probe;
 use crate::site::{Site, Spec};
+use crate::wait;
 
 /// Upgrades in each direction.
 const EACH_WAY: usize = 50;
@@ -71,12 +74,9 @@ fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Resu
 /// Each upgrade is followed by I/O of the payload that it brought.
 fn wait_for_progress(probe: Option<&Probe>, before: u64) -> Result<()> {
     let Some(probe) = probe else { return Ok(()) };
-    let begun = std::time::Instant::now();
-    while probe.reads() < before + 2 {
-        ensure!(begun.elapsed().as_secs() < 30, "no I/O came back after the upgrade");
-        std::thread::yield_now();
-    }
-    Ok(())
+    wait::until("I/O of the new payload", Duration::from_secs(30), || {
+        Ok(probe.reads() >= before + 2)
+    })
 }
 
 /// Least, middle, ninth tenth and most.

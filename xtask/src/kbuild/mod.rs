@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::fingerprint::Fingerprint;
+use crate::lock::{self, Lock};
 use crate::places;
 use crate::problem::failed;
 use crate::progress::Step;
@@ -69,11 +70,20 @@ impl Mode {
 /// Builds the modules and returns the files to load, in the order of the specs. A module that needs others is built
 /// after them; the others are built side by side.
 pub fn build(specs: &[ModuleSpec], sysroot: &Sysroot, mode: Mode) -> Result<Vec<PathBuf>> {
+    let _turn = turn(mode)?;
     let (first, then): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.needs.is_empty());
     for wave in [first, then] {
         build_side_by_side(wave, sysroot, mode)?;
     }
     Ok(specs.iter().map(|spec| loadable(&spec.object)).collect())
+}
+
+/// Keeps two builds of one clone apart: Kbuild does not survive another one in its folder.
+fn turn(mode: Mode) -> Result<Lock> {
+    let staging = mode.staging("");
+    std::fs::create_dir_all(&staging)
+        .with_context(|| format!("cannot create {}", staging.display()))?;
+    lock::take(&staging.join("lock"), "builds kernel modules")
 }
 
 /// The file to load for an object that was built.

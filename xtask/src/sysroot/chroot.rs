@@ -8,7 +8,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 use crate::command_line::CommandLine;
+use crate::fingerprint::Fingerprint;
+use crate::places;
 
 /// Mounts what the program needs, then becomes it. The binds are pairs of a host path and a name below `/mnt`.
 const ENTER: &str = r#"set -e
@@ -24,6 +28,23 @@ while [ "$count" -gt 0 ]; do
 done
 exec chroot "$root" "$@"
 "#;
+
+/// Where the script for a root is. It is a file so that the commands in our errors stay readable, beside the root so
+/// that they can be pasted, and named by its content so that clones of different ages do not get in each other's way.
+fn script(root: &Path) -> PathBuf {
+    let mut name = Fingerprint::default();
+    name.add(ENTER);
+    root.with_file_name(format!("enter-{}.sh", name.name()))
+}
+
+/// Makes sure that the script is there.
+pub fn write_script(root: &Path) -> Result<()> {
+    let path = script(root);
+    if path.exists() {
+        return Ok(());
+    }
+    places::write_whole(&path, ENTER.as_bytes())
+}
 
 /// A place to run commands in: a root folder and the host folders that it sees below `/mnt`.
 #[derive(Clone, Debug)]
@@ -58,7 +79,8 @@ impl Chroot {
             argv.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));
         }
         argv.extend(["unshare", "--mount", "--propagation", "private"].map(OsString::from));
-        argv.extend(["sh", "-c", ENTER, "enter"].map(OsString::from));
+        argv.push("sh".into());
+        argv.push(script(&self.root).into());
         argv.push(self.root.clone().into());
         argv.push(self.binds.len().to_string().into());
         for (from, name) in &self.binds {

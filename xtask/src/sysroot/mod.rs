@@ -77,6 +77,7 @@ impl Sysroot {
             if let Some(kernel) = recall(&memory) {
                 let sysroot = Self::at(&cache, suite, kernel);
                 if sysroot.is_complete() {
+                    chroot::write_script(&sysroot.root())?;
                     return Ok(sysroot);
                 }
             }
@@ -102,6 +103,7 @@ impl Sysroot {
             }
         };
         let sysroot = Self::at(&cache, suite, kernel);
+        chroot::write_script(&sysroot.root())?;
         if !sysroot.is_complete() {
             eprintln!("sysroot: {}", sysroot.dir.display());
             provision::provision(&sysroot, &mirror)?;

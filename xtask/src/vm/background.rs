@@ -39,7 +39,7 @@ fn dir() -> PathBuf {
 fn turn() -> Result<Lock> {
     let dir = places::target().join("vm");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    lock::take(&dir.join("background.lock"), "uses the background machine")
+    lock::take(&dir.join("background.turn"), "uses the background machine")
 }
 
 /// The machine's process, if it still runs.
@@ -62,8 +62,9 @@ pub fn take(
     }
     let (initramfs, config) = prepare()?;
     let config = VmConfig { name: NAME.to_owned(), ..config };
-    let dir = qemu::prepare_dir(sysroot, &initramfs, &config)?;
-    let command = qemu::command(sysroot, &config, &dir, qemu::Use::InBackground)?;
+    let folder = qemu::prepare_dir(sysroot, &initramfs, &config)?;
+    let dir = &folder.path;
+    let command = qemu::command(sysroot, &config, dir, qemu::Use::InBackground)?;
     let log = std::fs::File::create(dir.join("qemu.log"))?;
     let child = command
         .command()
@@ -75,7 +76,7 @@ pub fn take(
         .spawn()
         .with_context(|| format!("cannot start QEMU: {command}"))?;
     places::write_whole(&dir.join("pid"), child.id().to_string().as_bytes())?;
-    let mut vm = Vm::meet(Qemu::Ours(child), dir, &sysroot.kernel().release)?;
+    let mut vm = Vm::meet(Qemu::Ours(child), folder, &sysroot.kernel().release)?;
     vm.keep()?;
     Ok(Background { vm, started: true, _turn: turn })
 }
@@ -90,7 +91,7 @@ fn attach(pid: Pid) -> Result<Vm> {
             "stop it with `cargo xtask vm stop` and start it again",
         )
     })?;
-    Ok(Vm { qemu: Qemu::Background(pid), dir, link })
+    Ok(Vm { qemu: Qemu::Background(pid), folder: qemu::Folder::of_running(dir), link })
 }
 
 /// Stops the machine; false when none runs.

@@ -114,7 +114,7 @@ find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc > ../base.cpio
 
 /// Makes the archive of `/mnt/overlay/tree`.
 const MAKE_OVERLAY: &str = "cd /mnt/overlay/tree; find . | LC_ALL=C sort | \
-     cpio --quiet --reproducible -o -H newc > ../overlay.cpio";
+     cpio --quiet --reproducible -o -H newc > ../overlay.part; mv ../overlay.part ../overlay.cpio";
 
 /// The archives of an initramfs, in the order in which the kernel unpacks them.
 #[derive(Clone, Debug)]
@@ -182,6 +182,8 @@ fn base(sysroot: &Sysroot) -> Result<PathBuf> {
 /// `/lib/atom`, and the payload versions that exist for tests alone are in `/lib/atom/test`.
 fn overlay(sysroot: &Sysroot) -> Result<PathBuf> {
     let dir = places::target().join("overlay");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let _turn = lock::take(&dir.join("lock"), "makes the guests' overlay")?;
     let tree = dir.join("tree");
     if tree.exists() {
         std::fs::remove_dir_all(&tree)

@@ -19,7 +19,7 @@ pub mod initramfs;
 pub mod link;
 pub mod qemu;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use crate::sysroot::Sysroot;
 use console::last_words;
 use initramfs::Initramfs;
 use link::{Link, Stream};
+use qemu::Folder;
 
 /// How long a guest may take from power-on to its agent's hello. Emulated ones on a busy host need most of it.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -72,7 +73,7 @@ impl VmConfig {
 /// A running machine.
 pub struct Vm {
     qemu: Qemu,
-    dir: PathBuf,
+    folder: Folder,
     link: Link,
 }
 
@@ -86,9 +87,9 @@ enum Qemu {
 impl Vm {
     /// Boots a machine and waits for its agent.
     pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
-        let dir = qemu::prepare_dir(sysroot, initramfs, config)?;
-        let command = qemu::command(sysroot, config, &dir, qemu::Use::UnderControl)?;
-        let log = std::fs::File::create(dir.join("qemu.log"))?;
+        let folder = qemu::prepare_dir(sysroot, initramfs, config)?;
+        let command = qemu::command(sysroot, config, &folder.path, qemu::Use::UnderControl)?;
+        let log = std::fs::File::create(folder.path.join("qemu.log"))?;
         let child = command
             .command()
             .stdin(Stdio::null())
@@ -96,11 +97,11 @@ impl Vm {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
-        Self::meet(Qemu::Ours(child), dir, &sysroot.kernel().release)
+        Self::meet(Qemu::Ours(child), folder, &sysroot.kernel().release)
     }
 
     /// Waits for a machine's line and for the hello on it.
-    fn meet(mut qemu: Qemu, dir: PathBuf, release: &str) -> Result<Self> {
+    fn meet(mut qemu: Qemu, folder: Folder, release: &str) -> Result<Self> {
         let deadline = Instant::now() + BOOT_LIMIT;
         let mut link = None;
         let result = loop {
@@ -114,7 +115,7 @@ impl Vm {
                 ));
             }
             match &link {
-                None => link = Link::connect(&dir).ok(),
+                None => link = Link::connect(&folder.path).ok(),
                 Some(link) => {
                     let link: &Link = link;
                     if let Some(theirs) = link.await_hello(Duration::from_millis(100))? {
@@ -127,7 +128,7 @@ impl Vm {
         };
         let problem = match (result, link) {
             (Ok(theirs), Some(link)) if theirs == release => {
-                return Ok(Self { qemu, dir, link });
+                return Ok(Self { qemu, folder, link });
             }
             (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),
             (Err(problem), _) => problem,
@@ -135,14 +136,14 @@ impl Vm {
         qemu.kill();
         Err(failed(
             "the virtual machine did not start",
-            format!("{problem}{}", last_words(&dir)),
-            format!("read console.log and qemu.log in {}", dir.display()),
+            format!("{problem}{}", last_words(&folder.path)),
+            format!("read console.log and qemu.log in {}", folder.path.display()),
         ))
     }
 
     /// The machine's folder.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.folder.path
     }
 
     /// Runs a program, hands each line of its output to `on_line`, and returns its exit code.
@@ -167,8 +168,8 @@ impl Vm {
             }
             failed(
                 what,
-                format!("{error:#}{}", last_words(&self.dir)),
-                format!("read console.log and qemu.log in {}", self.dir.display()),
+                format!("{error:#}{}", last_words(&self.folder.path)),
+                format!("read console.log and qemu.log in {}", self.folder.path.display()),
             )
         })
     }
@@ -217,7 +218,7 @@ impl Vm {
                     format!(
                         "it was still running after {} s{}",
                         POWEROFF_LIMIT.as_secs(),
-                        last_words(&self.dir)
+                        last_words(&self.folder.path)
                     ),
                     "something in it holds the shutdown up; read the console above",
                 ));
@@ -248,7 +249,7 @@ impl Vm {
             .and_then(|call| call.finish(Duration::from_secs(10), |_, _| {}));
         if asked.is_err() {
             // The command line has unknown_nmi_panic: the trace of the interrupted processor is the last clue.
-            let _ = link::monitor(&self.dir, "nmi\n");
+            let _ = link::monitor(&self.folder.path, "nmi\n");
         }
         std::thread::sleep(Duration::from_secs(2));
     }

@@ -11,6 +11,7 @@ use super::initramfs::Initramfs;
 use super::link::{LINE, MONITOR};
 use super::{accel, VmConfig};
 use crate::command_line::CommandLine;
+use crate::lock::{self, Lock};
 use crate::places;
 use crate::sysroot::Sysroot;
 
@@ -44,9 +45,29 @@ const CMDLINE: &[&str] = &[
     "rcupdate.rcu_cpu_stall_timeout=60",
 ];
 
-/// Makes the machine's folder: empty but for what it boots from and its disks.
-pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<PathBuf> {
-    let dir = places::target().join("vm").join(&config.name);
+/// A machine's folder, which is ours as long as this value lives.
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    _turn: Option<Lock>,
+}
+
+impl Folder {
+    /// The folder of a machine that runs already, and that several commands may use in turn.
+    pub fn of_running(path: PathBuf) -> Self {
+        Self { path, _turn: None }
+    }
+}
+
+/// Makes the machine's folder: empty but for what it boots from and its disks. Waits for another machine of that name.
+pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Folder> {
+    let all = places::target().join("vm");
+    std::fs::create_dir_all(&all).with_context(|| format!("cannot create {}", all.display()))?;
+    let dir = all.join(&config.name);
+    let turn = lock::take(
+        &all.join(format!("{}.lock", config.name)),
+        "runs the virtual machine of that name",
+    )?;
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
@@ -60,7 +81,7 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
             .and_then(|file| file.set_len(mib << 20))
             .with_context(|| format!("cannot create {}", path.display()))?;
     }
-    Ok(dir)
+    Ok(Folder { path: dir, _turn: Some(turn) })
 }
 
 /// The command that starts the machine in `dir`.

@@ -5,6 +5,7 @@
 //! [`link`], has it run one of the [`scenarios`], and judges the kernel's log with [`kernel_log`]. The [`guest`] module
 //! is what runs inside.
 
+pub mod demo;
 pub mod guest;
 pub mod kernel_log;
 pub mod link;

@@ -43,6 +43,7 @@ enum Command {
     Vm(commands::vm::Args),
     Status(commands::status::Args),
     List(commands::list::Args),
+    Upgrade(commands::upgrade::Args),
     Test(commands::test::Args),
 }
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => commands::vm::run(args, &target),
         Command::Status(args) => commands::status::run(args, &target).map(done),
         Command::List(args) => commands::list::run(args, &target).map(done),
+        Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
     };
     result.unwrap_or_else(|error| {

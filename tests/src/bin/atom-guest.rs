@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::scenarios;
+use atom_tests::{demo, scenarios};
 
-const USAGE: &str = "usage: atom-guest scenarios | scenario NAME | kernel-log";
+const USAGE: &str =
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | kernel-log";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("atom-guest: {error:#}");
-            ExitCode::from(2)
+            ExitCode::FAILURE
         }
     }
 }
@@ -38,6 +39,10 @@ fn run() -> Result<bool> {
             let outcome = scenarios::named(name)?.run();
             println!("{}", serde_json::to_string(&outcome)?);
             return Ok(outcome.passed);
+        }
+        ["upgrade", modules, atomctl] => {
+            let places = demo::Places { modules: modules.into(), atomctl: atomctl.into() };
+            println!("{}", serde_json::to_string(&demo::run(&places)?)?);
         }
         _ => bail!(USAGE),
     }

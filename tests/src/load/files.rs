@@ -53,6 +53,16 @@ impl Files {
         self.shared.rounds.load(Ordering::Relaxed)
     }
 
+    /// An error when the workload has ended, which it does by itself only at an error or a wrong byte.
+    pub fn check(&mut self) -> Result<()> {
+        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return Ok(());
+        }
+        let thread = self.thread.take().ok_or_else(|| anyhow!("stopped already"))?;
+        let rounds = thread.join().map_err(|_| anyhow!("the file workload panicked"))??;
+        Err(anyhow!("the file workload ended by itself after {rounds} files"))
+    }
+
     /// Stops, and reads every file once more. An error when any operation failed or any byte was wrong.
     pub fn stop(mut self) -> Result<Done> {
         self.shared.stop.store(true, Ordering::Relaxed);

@@ -77,10 +77,16 @@ impl Fio {
         Ok(fio)
     }
 
+    /// An error when fio has ended, which it does by itself only at an error or a wrong byte.
+    pub fn check(&mut self) -> Result<()> {
+        let ended = self.child.try_wait()?;
+        ensure!(ended.is_none(), "fio on {} ended by itself: {ended:?}", self.device);
+        Ok(())
+    }
+
     /// Stops fio and returns what it did. An error when it did not do its work.
     pub fn stop(mut self) -> Result<Done> {
-        let early = self.child.try_wait()?;
-        ensure!(early.is_none(), "fio on {} ended by itself: {early:?}", self.device);
+        self.check()?;
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
         let status = self.child.wait()?;
         let path = format!("/tmp/fio-{}.json", file_name(&self.device));

@@ -9,3 +9,4 @@ pub mod test;
 pub mod vm;
 
 mod atomctl;
+pub mod upgrade;

@@ -116,6 +116,12 @@ impl UpgradeReport {
         self
     }
 
+    /// The same with what the tool's own workload saw.
+    pub fn with_workload(mut self, workload: Workload) -> Self {
+        self.workload = Some(workload);
+        self
+    }
+
     /// Takes over what Atom reported about a whole handoff or one half of it.
     pub fn absorb(&mut self, report: &Report) {
         let mut phases = Phases::of(report);

@@ -125,8 +125,10 @@ pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
     if state.running != Running::Adopt {
         return Err(EINVAL);
     }
-    state.device_mut(id).ok_or(ENOENT)?.bound = Some(cookie);
-    Ok(())
+    match state.device_mut(id).ok_or(ENOENT)?.bound.replace(cookie) {
+        None => Ok(()),
+        Some(_) => Err(EEXIST),
+    }
 }
 
 /// `atom_pages_create`: the address of the store's xarray.
@@ -150,8 +152,10 @@ pub(crate) fn pages_claim(key: u64) -> Result<usize> {
         return Err(EINVAL);
     }
     let store = state.store_mut(key).ok_or(ENOENT)?;
-    store.claimed = true;
-    Ok(store.pages.address())
+    match core::mem::replace(&mut store.claimed, true) {
+        false => Ok(store.pages.address()),
+        true => Err(EEXIST),
+    }
 }
 
 /// `atom_pages_release`.

@@ -282,7 +282,7 @@ impl<'a> Handoff<'a> {
         match wanted {
             0 => Ok(newest),
             wanted if (writes.write_min..=newest).contains(&wanted) => Ok(wanted),
-            wanted => Err(Refusal::new(reason::SCHEMA, newest.into(), wanted.into())),
+            wanted => Err(writes.refuses(wanted)),
         }
     }
 
@@ -294,11 +294,8 @@ impl<'a> Handoff<'a> {
         };
         let reads = candidate.pinned.payload().schema();
         self.report.schema = image.schema;
-        if (reads.read_min..=reads.read_max).contains(&image.schema) {
-            Ok(image.bytes().len() as u64)
-        } else {
-            Err(Refusal::new(reason::SCHEMA, image.schema.into(), reads.read_min.into()))
-        }
+        reads.reads(image.schema)?;
+        Ok(image.bytes().len() as u64)
     }
 
     fn close_and_drain(&mut self, deadline_ns: u64) -> Outcome {

@@ -113,7 +113,8 @@ pub struct PayloadTable {
     pub freeze: Option<unsafe extern "C" fn(args: *mut FreezeArgs) -> i32>,
     /// Inverse of *freeze*: the payload serves again. Must succeed; what it returns is reported.
     pub thaw: Option<unsafe extern "C" fn() -> i32>,
-    /// Imports the image and takes over every device. On an error it has undone all it did.
+    /// Imports the image and takes over every device. On an error it has undone all it did; what it has
+    /// bound and claimed Atom forgets by itself.
     pub adopt: Option<unsafe extern "C" fn(args: *const AdoptArgs) -> i32>,
     /// Forgets what it froze: Atom or another payload has it now. When it returns, nothing of the
     /// payload may run or be scheduled to run. Must succeed; what it returns is reported.

@@ -138,7 +138,9 @@ pub mod reason {
     pub const SCRATCH: u32 = 5;
     /// The table is shorter than the first version of it, or lacks an operation.
     pub const TABLE: u32 = 6;
-    /// The live payload writes no schema that the candidate reads.
+    /// The live payload writes no schema that the candidate reads, or the stored image has another one.
+    /// `expected` is the schema that there is, `found` what is read: the oldest, and the newest shifted
+    /// left by 32.
     pub const SCHEMA: u32 = 7;
     /// The image is damaged or holds what the candidate must not ignore.
     pub const IMAGE: u32 = 8;
@@ -204,7 +206,9 @@ impl fmt::Display for Refusal {
             ),
             reason::SCHEMA => write!(
                 f,
-                "no common image schema: the live payload writes at most {expected}, it reads at least {found}"
+                "no common image schema: what is there has schema {expected}, it reads {} to {}",
+                found & 0xffff_ffff,
+                found >> 32
             ),
             reason::IMAGE => write!(f, "it refused the image of the state (error {found})"),
             reason::DUPLICATE => f.write_str("a payload of this version is registered already"),
@@ -256,11 +260,28 @@ pub fn negotiate(atom: &Offer, payload: &Offer) -> Result<Agreement, Refusal> {
     Ok(Agreement { minor, caps: atom.provides & (payload.requires | payload.provides) })
 }
 
+impl SchemaRange {
+    /// The refusal of a schema that is not among those that this side reads.
+    pub fn refuses(&self, schema: u32) -> Refusal {
+        let reads = u64::from(self.read_min) | u64::from(self.read_max) << 32;
+        Refusal::new(reason::SCHEMA, schema.into(), reads)
+    }
+
+    /// Whether this side reads an image of that schema.
+    pub fn reads(&self, schema: u32) -> Result<(), Refusal> {
+        if (self.read_min..=self.read_max).contains(&schema) {
+            Ok(())
+        } else {
+            Err(self.refuses(schema))
+        }
+    }
+}
+
 /// The newest schema that `from` writes and `to` reads.
 pub fn common_schema(from: &SchemaRange, to: &SchemaRange) -> Result<u32, Refusal> {
     let newest = from.write_max.min(to.read_max);
     if newest < from.write_min || newest < to.read_min {
-        return Err(Refusal::new(reason::SCHEMA, from.write_max.into(), to.read_min.into()));
+        return Err(to.refuses(from.write_max));
     }
     Ok(newest)
 }

@@ -18,10 +18,19 @@ fn rendered() -> String {
     text
 }
 
+/// Writes the file of a new major version when it is asked for by `ATOM_BLESS`; never one that exists.
+fn begin(path: &str) -> String {
+    if std::env::var_os("ATOM_BLESS").is_none() {
+        return String::new();
+    }
+    let text = rendered();
+    std::fs::write(path, &text).map(|()| text).unwrap_or_default()
+}
+
 #[test]
 fn the_code_is_laid_out_as_the_blessed_file_says() {
     let path = format!("{}/layout/v{ABI_MAJOR}.txt", env!("CARGO_MANIFEST_DIR"));
-    let blessed = std::fs::read_to_string(&path).unwrap_or_default();
+    let blessed = std::fs::read_to_string(&path).unwrap_or_else(|_| begin(&path));
     assert!(
         blessed == rendered(),
         "{path} and the code part. A published layout is never edited: grow tables at their end, \

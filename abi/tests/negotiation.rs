@@ -13,7 +13,10 @@ fn payload() -> Offer {
 fn refusal(change: impl FnOnce(&mut Offer)) -> Refusal {
     let mut offer = payload();
     change(&mut offer);
-    negotiate(&Offer::ATOM, &offer).expect_err("the offer does not fit")
+    match negotiate(&Offer::ATOM, &offer) {
+        Ok(agreement) => panic!("{offer:?} must not fit, and led to {agreement:?}"),
+        Err(refusal) => refusal,
+    }
 }
 
 fn schemas(read: (u32, u32), write: (u32, u32)) -> SchemaRange {
@@ -74,5 +77,7 @@ fn payloads_without_a_common_schema_are_refused() {
     for (from, to) in [(&old, &far), (&far, &old)] {
         let refusal = common_schema(from, to).expect_err("the ranges do not meet");
         assert_eq!(refusal.code, reason::SCHEMA);
+        let text = refusal.to_string();
+        assert!(text.contains('2') && text.contains('9'), "{text}");
     }
 }

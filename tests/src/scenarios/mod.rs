@@ -68,6 +68,14 @@ pub const ALL: &[Scenario] = &[
         run: smoke::the_guest_boots_the_stock_kernel,
     },
     Scenario {
+        name: "the_run_that_the_readme_shows_succeeds",
+        what: "Warm, cold and warm again under fio and a file workload: no error, no wrong byte, nothing left.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 240,
+        run: smoke::the_run_that_the_readme_shows_succeeds,
+    },
+    Scenario {
         name: "upgrades_in_a_row_with_one_device_at_depth_one",
         what: "50 warm and 50 cold upgrades each way, one device, one request in flight: no error, no mismatch.",
         machine: PLAIN,

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use crate::problem::{Problem, Result};
 use crate::sys;
+use crate::urgent::Urgent;
 
 /// How long a drain may take when nobody says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
@@ -118,6 +119,7 @@ impl Control {
             sys::Verb::Abandon => "let the live payload abandon the devices",
             sys::Verb::Adopt => "let a payload adopt the devices",
         };
+        let _urgent = Urgent::enter();
         sys::handoff(self.device.as_fd(), verb, payload, schema, deadline_ns)
             .map_err(|errno| failed(what, errno))
     }

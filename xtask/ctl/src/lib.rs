@@ -47,4 +47,5 @@ pub mod report;
 mod sys;
 pub mod text;
 pub mod upgrade;
+mod urgent;
 pub mod volume;

@@ -195,3 +195,19 @@ pub(crate) fn set_io_flusher(on: bool) -> Result<()> {
         unsafe { libc::prctl(PR_SET_IO_FLUSHER, libc::c_ulong::from(on), none, none, none) };
     Errno::result(result).map(drop)
 }
+
+/// Puts this thread into the lowest real-time class, or back among the ordinary ones.
+pub(crate) fn set_realtime(on: bool) -> Result<()> {
+    let (policy, priority) = if on { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    let param = libc::sched_param { sched_priority: priority };
+    // SAFETY: 0 is the calling thread, and the pointer is to a live structure that is only read.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
+    Errno::result(result).map(drop)
+}
+
+/// Whether this thread is in a real-time class.
+#[cfg(test)]
+pub(crate) fn is_realtime() -> bool {
+    // SAFETY: 0 is the calling thread; the call has no other precondition.
+    unsafe { libc::sched_getscheduler(0) != libc::SCHED_OTHER }
+}

@@ -125,10 +125,12 @@ pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
     if state.running != Running::Adopt {
         return Err(EINVAL);
     }
-    match state.device_mut(id).ok_or(ENOENT)?.bound.replace(cookie) {
-        None => Ok(()),
-        Some(_) => Err(EEXIST),
+    let device = state.device_mut(id).ok_or(ENOENT)?;
+    if device.bound.is_some() {
+        return Err(EEXIST);
     }
+    device.bound = Some(cookie);
+    Ok(())
 }
 
 /// `atom_pages_create`: the address of the store's xarray.

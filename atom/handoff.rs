@@ -138,6 +138,10 @@ impl<'a> Handoff<'a> {
             Ok(()) => self.report.outcome = outcome::DONE,
             Err(refusal) => self.report.refusal = refusal,
         }
+        if state.live.is_some() {
+            // The state is with the live payload; what was written, or was to be, is of no use.
+            self.control.image = None;
+        }
         if self.report.outcome != outcome::REFUSED {
             state.handoffs = self.report.sequence;
         }
@@ -282,7 +286,7 @@ impl<'a> Handoff<'a> {
         match wanted {
             0 => Ok(newest),
             wanted if (writes.write_min..=newest).contains(&wanted) => Ok(wanted),
-            wanted => Err(writes.refuses(wanted)),
+            wanted => Err(Refusal::new(reason::UNWRITABLE, newest.into(), wanted.into())),
         }
     }
 
@@ -323,6 +327,7 @@ impl<'a> Handoff<'a> {
             _ => return self.failed(Step::Freeze, Refusal::new(reason::STATE, 0, 0)),
         };
         if let Err(error) = frozen {
+            self.lap(phase::FREEZE);
             return self.failed(Step::Freeze, operation_failed(error));
         }
         self.done(Step::Freeze)?;

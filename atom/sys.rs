@@ -205,7 +205,7 @@ impl Payload {
     /// The name under which `rmmod` knows the payload.
     pub(crate) fn module_name(&self) -> Text {
         let module = self.table().module.cast::<bindings::module>();
-        // SAFETY: `has_every_operation` has seen that there is a module; its name is an array of
+        // SAFETY: `is_complete` has seen that there is a module; its name is an array of
         // plain characters that does not change.
         let name = unsafe { &(*module).name };
         let mut text = [0u8; crate::abi::text::TEXT_BYTES];

@@ -5,7 +5,8 @@
 //! Every ioctl takes one structure that begins with its size and is filled in place. The ioctl itself
 //! returns an error only when it could not be carried out at all (`-EPERM`, `-EFAULT`, `-EINVAL` for a
 //! size that Atom does not know, `-ENOTTY`, `-ENOENT` past the end of a list, `-ENOMEM`); what became
-//! of a handoff stands in its [`Report`]. A handoff is uninterruptible and bounded by its deadline.
+//! of a handoff stands in its [`Report`]. Of a handoff only the drain waits for others: it ends at its
+//! deadline, or when the calling task is killed, and the handoff is undone.
 
 use core::mem::size_of;
 

@@ -160,6 +160,8 @@ pub mod reason {
     pub const DEADLINE: u32 = 15;
     /// Memory was short before the pause.
     pub const NO_MEMORY: u32 = 16;
+    /// The live payload does not write the schema that was asked for.
+    pub const UNWRITABLE: u32 = 17;
 }
 
 impl Refusal {
@@ -218,6 +220,10 @@ impl fmt::Display for Refusal {
             reason::NO_PAYLOAD => f.write_str("no such payload is registered"),
             reason::OPERATION => write!(f, "its operation failed with error {found}"),
             reason::DEADLINE => write!(f, "{found} requests were still owed at the deadline"),
+            reason::UNWRITABLE => write!(
+                f,
+                "the live payload does not write schema {found}; the newest that fits is {expected}"
+            ),
             reason::NO_MEMORY => f.write_str("memory was short before the pause"),
             code => write!(f, "refused with code {code} ({expected}, {found})"),
         }

@@ -70,9 +70,10 @@ impl Ram {
             };
             if write {
                 match self.store.write(&guard, page, offset, &piece) {
-                    Ok(added) => {
-                        self.pages.fetch_add(added.into(), Ordering::Relaxed);
+                    Ok(true) => {
+                        self.pages.fetch_add(1, Ordering::Relaxed);
                     }
+                    Ok(false) => {}
                     Err(_) => return status::RESOURCE,
                 }
             } else {

@@ -23,13 +23,7 @@ pub fn guest(sysroot: &Sysroot) -> Result<Initramfs> {
     Initramfs::assemble(sysroot)
 }
 
-/// The modules that a guest for people loads at boot: Atom and the first payload that is not for tests.
-pub fn first_modules() -> Result<Vec<String>> {
-    let mut objects = Vec::new();
-    if kbuild::loadable(modules::ATOM).exists() {
-        objects.push(modules::ATOM.to_owned());
-        let versions = modules::payload_versions()?;
-        objects.extend(versions.into_iter().find(|v| !v.test).map(|v| v.object));
-    }
-    Ok(objects.iter().map(|object| format!("/lib/atom/{object}.ko")).collect())
+/// The version of the payload that a guest for people begins with: the first that is not for tests.
+pub fn first_version() -> Result<Option<String>> {
+    Ok(modules::payload_versions()?.into_iter().find(|v| !v.test).map(|v| v.name))
 }

@@ -4,7 +4,6 @@
 //! It makes the guest usable, starts the agent as a process of its own, and from then on only reaps: every orphan
 //! becomes its child, and a wait for any child would steal the exit codes that the agent waits for.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,13 +11,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::kmod::{finit_module, ModuleInitFlags};
 use nix::mount::{mount, MsFlags};
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::wait::{wait, WaitStatus};
 use nix::unistd::Pid;
 
 use super::command_line::CommandLine;
+use crate::site::{Site, Spec};
 
 /// The search path of everything in the guest.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -78,8 +77,8 @@ fn prepare() -> Result<Option<Pid>> {
     for module in line.list("modprobe") {
         run_to_end("modprobe", &[module])?;
     }
-    for path in line.list("insmod") {
-        insert(path)?;
+    if let Some(version) = line.value("start") {
+        start(version)?;
     }
     let agent = std::env::current_exe().unwrap_or_else(|_| "/init".into());
     Command::new(agent).arg("agent").spawn().context("cannot start the agent")?;
@@ -98,6 +97,14 @@ fn prepare() -> Result<Option<Pid>> {
     Ok(Some(Pid::from_raw(shell.id().try_into()?)))
 }
 
+/// Makes what a person wants to look at: Atom, a payload that is live, and a volume of each kind.
+fn start(version: &str) -> Result<()> {
+    let site = Site::on_guest(version)?;
+    site.volume("ram", Spec::ram(64))?;
+    site.volume("null", Spec::null(1024))?;
+    Ok(())
+}
+
 fn mount_one(kind: &str, place: &str, options: &str) -> Result<()> {
     std::fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;
     mount(Some(kind), Path::new(place), Some(kind), MsFlags::empty(), Some(options))
@@ -111,13 +118,6 @@ fn run_to_end(program: &str, args: &[&str]) -> Result<()> {
         .with_context(|| format!("cannot start {program}"))?;
     anyhow::ensure!(status.success(), "{program} {args:?} failed: {status}");
     Ok(())
-}
-
-/// Loads a module file.
-pub fn insert(path: &str) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
-    finit_module(&file, &CString::default(), ModuleInitFlags::empty())
-        .with_context(|| format!("cannot load {path}"))
 }
 
 /// Reaps until the shell ends, or for ever when there is none.

@@ -59,19 +59,4 @@ impl Context {
         );
         Ok(stdout)
     }
-
-    /// Loads one of our modules by its object's name, as in `payload_1_0_0`.
-    pub fn insmod(&self, object: &str) -> Result<()> {
-        let path = format!("/lib/atom/{object}.ko");
-        let test_path = format!("/lib/atom/test/{object}.ko");
-        let found = std::path::Path::new(&path).exists();
-        crate::guest::init::insert(if found { &path } else { &test_path })
-    }
-
-    /// Unloads a module.
-    pub fn rmmod(&self, object: &str) -> Result<()> {
-        let name = std::ffi::CString::new(object)?;
-        nix::kmod::delete_module(&name, nix::kmod::DeleteModuleFlags::O_NONBLOCK)
-            .with_context(|| format!("cannot unload {object}"))
-    }
 }

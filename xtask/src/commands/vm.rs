@@ -79,13 +79,12 @@ pub fn background(target: &Target) -> Result<Background> {
     background::take(&sysroot, || guest_with_atom(&sysroot))
 }
 
-/// A guest that loads Atom and its first payload.
+/// A guest with Atom, the first payload live, and a volume of each kind.
 fn guest_with_atom(sysroot: &Sysroot) -> Result<(Initramfs, VmConfig)> {
     let initramfs = product::guest(sysroot)?;
     let mut config = VmConfig::named("shell");
-    let modules = product::first_modules()?;
-    if !modules.is_empty() {
-        config.cmdline.push(format!("atom.insmod={}", modules.join(",")));
+    if let Some(version) = product::first_version()? {
+        config.cmdline.push(format!("atom.start={version}"));
     }
     Ok((initramfs, config))
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::atomctl::{self, Options};
 use crate::sysroot::Target;
 
-/// Lists the devices and the payloads.
+/// Lists the payloads: installed, loaded, live and parked.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -10,7 +10,6 @@ use atom_tests::demo::Document;
 use atom_tests::kernel_log;
 use atomctl::text::{self, Paint};
 
-use super::atomctl::Place;
 use crate::command_line::CommandLine;
 use crate::problem::{failed, refused};
 use crate::sysroot::{Sysroot, Target};
@@ -26,19 +25,28 @@ const NEEDED: &[(&str, &str)] = &[("fio", "fio"), ("mkfs.ext4", "e2fsprogs"), ("
 /// Upgrades a payload warm, cold and warm again under a verified workload, and shows what happened.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where to do it: in a guest of its own, or on this machine.
+    /// Where to do it.
     #[arg(long, value_enum, default_value = "vm")]
-    target: Place,
+    target: Where,
     /// Print one JSON document and nothing else on standard output.
     #[arg(long)]
     json: bool,
 }
 
+/// Where the run takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// In a guest of its own, which is turned off afterwards.
+    Vm,
+    /// On this machine.
+    Local,
+}
+
 pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     let sysroot = Sysroot::open(target)?;
     let text = match args.target {
-        Place::Vm => in_guest(&sysroot)?,
-        Place::Local => here(&sysroot)?,
+        Where::Vm => in_guest(&sysroot)?,
+        Where::Local => here(&sysroot)?,
     };
     let document: Document =
         serde_json::from_str(&text).with_context(|| format!("this is no report: {text}"))?;

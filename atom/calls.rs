@@ -14,37 +14,36 @@ use crate::abi::request::op;
 use crate::abi::text::Text;
 use crate::abi::version::{negotiate, reason, Offer, Refusal};
 use crate::state::{Device, Registered, Running, Store};
-use crate::sys::{self, Disk, PageStore, Payload, STATE};
+use crate::sys::{self, Disk, NoIo, PageStore, Payload, STATE};
 
 /// `atom_payload_register`: negotiates, and enters the payload into the list.
 pub(crate) fn register(payload: Result<Payload, Refusal>, version: Text) -> Result<u32> {
     let admitted = payload.and_then(|payload| {
         negotiate(&Offer::ATOM, &payload.offer())?;
-        if payload.is_complete() {
-            Ok(payload)
-        } else {
-            Err(Refusal::new(reason::TABLE, 1, 0))
-        }
+        payload.is_complete().then_some(payload).ok_or(Refusal::new(reason::TABLE, 1, 0))
     });
+    // A handoff may be holding I/O and need `STATE` to let it go on.
+    let _no_io = NoIo::enter();
     let mut state = STATE.lock();
     let twin = state.payloads.iter().any(|entry| entry.payload.version() == version);
-    let payload = match admitted {
-        Ok(_) if twin => Err((Refusal::new(reason::DUPLICATE, 0, 0), EEXIST)),
-        Ok(payload) => Ok(payload),
-        Err(refusal) => Err((refusal, Error::from_errno(sys::REFUSED))),
-    };
-    match payload {
+    let admitted = admitted.and_then(|payload| match twin {
+        false => Ok(payload),
+        true => Err(Refusal::new(reason::DUPLICATE, 0, 0)),
+    });
+    match admitted {
         Ok(payload) => {
             let id = state.next_payload_id();
             state.payloads.push(Registered { id, payload, was_live: false }, GFP_KERNEL)?;
+            drop(state);
             pr_info!("payload {} registered as {}\n", version, id);
             Ok(id)
         }
-        Err((refusal, error)) => {
+        Err(refusal) => {
             state.refused = version;
             state.refusal = refusal;
+            drop(state);
             pr_err!("payload {} refused: {}\n", version, refusal);
-            Err(error)
+            Err(Error::from_errno(sys::REFUSED))
         }
     }
 }
@@ -104,14 +103,15 @@ pub(crate) fn device_destroy(id: u32) -> Result {
     if !disk.refuse_opens() {
         return Err(EBUSY);
     }
+    // Its number stays taken until the name is free.
+    disk.remove();
     forget_device(id);
-    // The last reference: waits for requests and removes the device.
-    drop(disk);
     Ok(())
 }
 
+/// Takes a disk that was removed, or never added, out of the list.
 fn forget_device(id: u32) {
-    // Dropping a device may sleep for long; it happens behind the lock.
+    // Dropping it may sleep; it happens behind the lock.
     let mut state = STATE.lock();
     let at = state.devices.iter().position(|device| device.disk.id() == id);
     let gone = at.and_then(|at| state.devices.remove(at).ok());
@@ -135,15 +135,16 @@ pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
 
 /// `atom_pages_create`: the address of the store's xarray.
 pub(crate) fn pages_create(key: u64) -> Result<usize> {
+    // A live payload may ask for it at any time, also while a handoff holds I/O.
+    let _no_io = NoIo::enter();
     let pages = PageStore::new()?;
     let address = pages.address();
     let mut state = STATE.lock();
     if state.store_mut(key).is_some() {
         return Err(EEXIST);
     }
-    // What an adopting payload creates it need not claim.
-    let claimed = state.running == Running::Adopt;
-    state.stores.push(Store { key, pages, claimed }, GFP_KERNEL)?;
+    // It need not be claimed by the payload that has it; the next adopt begins with nothing claimed.
+    state.stores.push(Store { key, pages, claimed: true }, GFP_KERNEL)?;
     Ok(address)
 }
 

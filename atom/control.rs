@@ -10,7 +10,7 @@ use kernel::transmute::{AsBytes, FromBytes};
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use crate::abi::control::{
-    payload_state, Command, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Status,
+    kind, payload_state, Command, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Status,
     IOC_ABANDON, IOC_ADOPT, IOC_COMMAND, IOC_DEVICE, IOC_PAYLOAD, IOC_REPORT, IOC_STATUS,
     IOC_SWITCH, MAX_DEADLINE_NS, REPORTS_KEPT,
 };
@@ -26,8 +26,6 @@ use crate::sys::{self, Pinned, CONTROL, STALE_COMPLETIONS, STATE};
 pub(crate) struct ControlState {
     /// The payload that serves.
     pub(crate) live: Option<Pinned>,
-    /// The one that served before, while it is let go.
-    pub(crate) parked: Option<Pinned>,
     /// The state of nobody's payload, or room for the live one's.
     pub(crate) image: Option<StoredImage>,
     pub(crate) reports: Reports,
@@ -36,12 +34,7 @@ pub(crate) struct ControlState {
 impl ControlState {
     /// As it is when Atom is loaded.
     pub(crate) const fn new() -> Self {
-        Self {
-            live: None,
-            parked: None,
-            image: None,
-            reports: Reports { kept: [Report::EMPTY; REPORTS_KEPT], next: 0 },
-        }
+        Self { live: None, image: None, reports: Reports { kept: [Report::EMPTY; REPORTS_KEPT] } }
     }
 }
 
@@ -59,28 +52,20 @@ impl StoredImage {
     }
 }
 
-/// The last reports.
+/// The last reports, newest first; one without a sequence number is no report.
 pub(crate) struct Reports {
     kept: [Report; REPORTS_KEPT],
-    next: usize,
 }
 
 impl Reports {
     /// Keeps a report and forgets the oldest.
     pub(crate) fn push(&mut self, report: &Report) {
-        if let Some(slot) = self.kept.get_mut(self.next % REPORTS_KEPT) {
-            *slot = *report;
-        }
-        self.next = self.next.wrapping_add(1);
+        self.kept.rotate_right(1);
+        self.kept[0] = *report;
     }
 
-    /// The report at `index`, 0 being the newest.
-    fn get(&self, index: usize) -> Option<&Report> {
-        let at = self.next.checked_sub(index.checked_add(1)?)?;
-        if index >= REPORTS_KEPT {
-            return None;
-        }
-        self.kept.get(at % REPORTS_KEPT)
+    fn get(&self, index: u32) -> Option<&Report> {
+        self.kept.get(index as usize).filter(|report| report.sequence != 0)
     }
 }
 
@@ -93,30 +78,13 @@ pub(crate) fn dispatch(command: u32, address: UserPtr) -> Result {
         IOC_STATUS => exchange(address, status),
         IOC_PAYLOAD => exchange(address, payload),
         IOC_DEVICE => exchange(address, device),
-        IOC_SWITCH => exchange(address, |handoff: &mut Handoff| {
-            let deadline_ns = deadline(handoff)?;
-            let mut control = CONTROL.lock();
-            let (target, schema) = (handoff.payload, handoff.schema);
-            handoff::switch(&mut control, &mut handoff.report, target, schema, deadline_ns);
-            Ok(())
-        }),
-        IOC_ABANDON => exchange(address, |handoff: &mut Handoff| {
-            let deadline_ns = deadline(handoff)?;
-            let mut control = CONTROL.lock();
-            let schema = handoff.schema;
-            handoff::abandon(&mut control, &mut handoff.report, schema, deadline_ns);
-            Ok(())
-        }),
-        IOC_ADOPT => exchange(address, |handoff: &mut Handoff| {
-            let mut control = CONTROL.lock();
-            let target = handoff.payload;
-            handoff::adopt(&mut control, &mut handoff.report, target);
-            Ok(())
-        }),
+        IOC_SWITCH => exchange(address, |wish| carry_out(kind::SWITCH, wish)),
+        IOC_ABANDON => exchange(address, |wish| carry_out(kind::ABANDON, wish)),
+        IOC_ADOPT => exchange(address, |wish| carry_out(kind::ADOPT, wish)),
         IOC_COMMAND => exchange(address, forward),
         IOC_REPORT => exchange(address, |query: &mut ReportQuery| {
             let control = CONTROL.lock();
-            query.report = *control.reports.get(query.index as usize).ok_or(ENOENT)?;
+            query.report = *control.reports.get(query.index).ok_or(ENOENT)?;
             Ok(())
         }),
         _ => Err(ENOTTY),
@@ -137,11 +105,12 @@ fn exchange<T: FromBytes + AsBytes>(
     writer.write(&value)
 }
 
-fn deadline(handoff: &Handoff) -> Result<u64> {
-    if handoff.deadline_ns > MAX_DEADLINE_NS {
+fn carry_out(kind: u32, wish: &mut Handoff) -> Result {
+    if wish.deadline_ns > MAX_DEADLINE_NS {
         return Err(EINVAL);
     }
-    Ok(handoff.deadline_ns)
+    handoff::carry_out(kind, &mut CONTROL.lock(), wish);
+    Ok(())
 }
 
 fn status(status: &mut Status) -> Result {
@@ -194,25 +163,19 @@ fn payload(info: &mut PayloadInfo) -> Result {
 }
 
 fn device(info: &mut DeviceInfo) -> Result {
-    let (disk, spec) = {
-        let state = STATE.lock();
-        let entry = state.devices.get(info.index as usize).ok_or(ENOENT)?;
-        (entry.disk.clone(), entry.spec)
-    };
-    let (hw_queues, queue_depth) = disk.shape();
-    let mut owed = 0;
-    disk.name_owed(&mut owed, &mut []);
+    let state = STATE.lock();
+    let entry = state.devices.get(info.index as usize).ok_or(ENOENT)?;
+    let (hw_queues, queue_depth) = entry.disk.shape();
     *info = DeviceInfo {
-        size: info.size,
-        index: info.index,
-        id: disk.id(),
-        opens: disk.opens(),
-        capacity_sectors: spec.capacity_sectors,
-        features: spec.features,
+        id: entry.disk.id(),
+        opens: entry.disk.opens(),
+        capacity_sectors: entry.spec.capacity_sectors,
+        features: entry.spec.features,
         hw_queues: hw_queues as u16,
         queue_depth: queue_depth as u16,
-        owed,
+        owed: entry.disk.owed(0, u32::MAX, &mut []),
         reserved: 0,
+        ..*info
     };
     Ok(())
 }

@@ -6,16 +6,18 @@
 //! closing and its opening nothing is allocated that could wait for I/O, no module is loaded, and one
 //! grace period passes. A step that fails is taken back by the inverses that the lifecycle names.
 
+use core::mem::{replace, size_of};
+
 use kernel::prelude::*;
 
-use crate::abi::control::{kind, outcome, phase, Report};
+use crate::abi::control::{kind, outcome, phase, Handoff as Wish, Report};
 use crate::abi::image::{Image, MAX_BYTES};
-use crate::abi::lifecycle::{self, Event, Inverse, Place, Step};
+use crate::abi::lifecycle::{self, Event, Inverse, Place, Step, Transition};
 use crate::abi::table::PrepareArgs;
 use crate::abi::version::{common_schema, reason, Refusal};
 use crate::barrier;
 use crate::control::{ControlState, StoredImage};
-use crate::state::Running;
+use crate::state::{Running, State};
 use crate::sys::{self, NoIo, Pinned, STATE};
 
 /// A payload that is to take over.
@@ -31,146 +33,138 @@ struct Handoff<'a> {
     candidate: Option<Candidate>,
     /// When the present phase began.
     mark_ns: u64,
-    /// When the gates closed.
+    /// When the gates closed; 0 while they are open.
     closed_ns: u64,
+    /// When the drain, and the image after it, must be done.
+    until_ns: u64,
     no_io: Option<NoIo>,
 }
 
 type Outcome = Result<(), Refusal>;
 
-/// Warm: from the live payload to `target`, which serves when this succeeds. Sleeps.
-pub(crate) fn switch(
-    control: &mut ControlState,
-    report: &mut Report,
-    target: u32,
-    schema: u32,
-    deadline_ns: u64,
-) {
-    Handoff::begin(control, report, kind::SWITCH).run(|handoff| {
-        handoff.expect(Place::Live)?;
-        handoff.prepare(Some(target), schema)?;
-        handoff.close_and_drain(deadline_ns)?;
-        handoff.freeze()?;
-        handoff.adopt()?;
-        handoff.release();
-        Ok(())
-    });
-}
-
-/// First half of a cold handoff: Atom takes the devices and holds I/O. Sleeps.
-pub(crate) fn abandon(
-    control: &mut ControlState,
-    report: &mut Report,
-    schema: u32,
-    deadline_ns: u64,
-) {
-    Handoff::begin(control, report, kind::ABANDON).run(|handoff| {
-        handoff.expect(Place::Live)?;
-        handoff.prepare(None, schema)?;
-        handoff.close_and_drain(deadline_ns)?;
-        handoff.freeze()?;
-        handoff.abandon()
-    });
-}
-
-/// Second half, or the first payload of all: `target` takes what Atom has. Sleeps.
-pub(crate) fn adopt(control: &mut ControlState, report: &mut Report, target: u32) {
-    Handoff::begin(control, report, kind::ADOPT).run(|handoff| {
-        if STATE.lock().lifecycle.place == Place::Live {
-            return Err(Refusal::new(reason::SLOT_TAKEN, 0, 0));
-        }
-        handoff.prepare(Some(target), 0)?;
-        handoff.no_io = Some(NoIo::enter());
-        handoff.adopt()?;
-        handoff.release();
-        Ok(())
-    });
+/// Carries out a handoff of one [`kind`]; what became of it stands in the report. Sleeps.
+pub(crate) fn carry_out(kind: u32, control: &mut ControlState, wish: &mut Wish) {
+    let mut handoff = Handoff::begin(kind, control, &mut wish.report);
+    let result = match kind {
+        kind::SWITCH => handoff.switch(wish.payload, wish.schema, wish.deadline_ns),
+        kind::ABANDON => handoff.abandon(wish.schema, wish.deadline_ns),
+        _ => handoff.adopt(wish.payload),
+    };
+    handoff.end(result);
 }
 
 /// Removes what Atom holds. The module is going: no payload is loaded and no device is open. Sleeps.
 pub(crate) fn tear_down() {
-    let mut state = STATE.lock();
-    let held = state.lifecycle.place == Place::Held;
-    drop(state);
-    if held {
-        barrier::empty_slots();
+    // Nobody is in the slots, so what the opened gates let through, if there is anything, fails.
+    if STATE.lock().lifecycle.place == Place::Held {
         barrier::open();
     }
-    state = STATE.lock();
-    let devices = core::mem::replace(&mut state.devices, KVec::new());
-    let stores = core::mem::replace(&mut state.stores, KVec::new());
-    let payloads = core::mem::replace(&mut state.payloads, KVec::new());
+    let state = replace(&mut *STATE.lock(), State::new());
+    state.devices.iter().for_each(|device| device.disk.remove());
     drop(state);
-    drop((devices, stores, payloads));
     sys::CONTROL.lock().image = None;
 }
 
 impl<'a> Handoff<'a> {
-    fn begin(control: &'a mut ControlState, report: &'a mut Report, kind: u32) -> Self {
-        *report = Report::EMPTY;
-        report.kind = kind;
-        report.started_ns = sys::now_ns();
+    fn begin(kind: u32, control: &'a mut ControlState, report: &'a mut Report) -> Self {
         let state = STATE.lock();
-        report.sequence = state.handoffs.saturating_add(1);
-        report.opens = state.opens();
-        report.devices = state.devices.len() as u32;
-        report.preserved = state.stores.len() as u32;
-        if let Some(live) = state.live.and_then(|id| state.payload(id)) {
-            report.from = live.payload.version();
-        }
+        let live = state.live.and_then(|id| state.payload(id));
+        *report = Report {
+            kind,
+            started_ns: sys::now_ns(),
+            opens: state.opens(),
+            devices: state.devices.len() as u32,
+            preserved: state.stores.len() as u32,
+            from: live.map_or(Report::EMPTY.from, |live| live.payload.version()),
+            ..Report::EMPTY
+        };
         drop(state);
-        Self {
-            mark_ns: report.started_ns,
-            closed_ns: 0,
-            no_io: None,
-            candidate: None,
-            control,
-            report,
-        }
+        let mark_ns = report.started_ns;
+        Self { control, report, candidate: None, mark_ns, closed_ns: 0, until_ns: 0, no_io: None }
     }
 
-    fn run(mut self, steps: impl FnOnce(&mut Self) -> Outcome) {
-        let result = steps(&mut self);
-        self.no_io = None;
-        let mut state = STATE.lock();
-        self.report.epoch = state.epoch;
-        match result {
-            Ok(()) => self.report.outcome = outcome::DONE,
-            Err(refusal) => self.report.refusal = refusal,
+    /// Warm: from the live payload to another one.
+    fn switch(&mut self, target: u32, schema: u32, deadline_ns: u64) -> Outcome {
+        self.begin_in(Place::Live)?;
+        self.prepare(Some(target), schema)?;
+        self.close_and_drain(deadline_ns)?;
+        self.freeze(Step::Adopt)?;
+        let old = self.take_over()?;
+        self.release(old);
+        Ok(())
+    }
+
+    /// First half of a cold handoff: Atom takes the devices and holds I/O.
+    fn abandon(&mut self, schema: u32, deadline_ns: u64) -> Outcome {
+        self.begin_in(Place::Live)?;
+        self.prepare(None, schema)?;
+        self.close_and_drain(deadline_ns)?;
+        self.freeze(Step::Abandon)?;
+        self.advance(Event::Done(Step::Abandon))?;
+        barrier::empty_slots();
+        {
+            let mut state = STATE.lock();
+            state.live = None;
+            state.held_since_ns = self.closed_ns;
+            state.image_bytes = self.report.image_bytes;
         }
-        if state.live.is_some() {
+        if let Some(old) = self.control.live.take() {
+            self.count_inverse_error(old.abandon());
+        }
+        self.report.pause_ns = sys::now_ns().saturating_sub(self.closed_ns);
+        Ok(())
+    }
+
+    /// Second half, or the first payload of all: a payload takes what Atom has.
+    fn adopt(&mut self, target: u32) -> Outcome {
+        // I/O may be held already, and what *prepare* allocates must not wait for it.
+        self.no_io = Some(NoIo::enter());
+        if STATE.lock().lifecycle.place == Place::Live {
+            return Err(Refusal::new(reason::SLOT_TAKEN, 0, 0));
+        }
+        self.prepare(Some(target), 0)?;
+        let old = self.take_over()?;
+        self.release(old);
+        Ok(())
+    }
+
+    fn end(mut self, result: Outcome) {
+        self.no_io = None;
+        if self.control.live.is_some() {
             // The state is with the live payload; what was written, or was to be, is of no use.
             self.control.image = None;
         }
-        if self.report.outcome != outcome::REFUSED {
-            state.handoffs = self.report.sequence;
+        {
+            let mut state = STATE.lock();
+            self.report.epoch = state.epoch;
+            if result.is_ok() {
+                self.report.outcome = outcome::DONE;
+            }
+            if self.report.outcome != outcome::REFUSED {
+                state.handoffs = state.handoffs.saturating_add(1);
+                self.report.sequence = state.handoffs;
+            }
         }
-        drop(state);
-        match self.report.refusal.code {
-            reason::NONE => pr_info!(
-                "handoff {} from '{}' to '{}': {} us\n",
-                self.report.sequence,
-                self.report.from,
-                self.report.to,
-                self.report.pause_ns / 1000
-            ),
-            _ => pr_warn!(
-                "handoff from '{}' to '{}' not carried out: {}\n",
-                self.report.from,
-                self.report.to,
-                self.report.refusal
-            ),
+        let (from, to) = (self.report.from, self.report.to);
+        match result {
+            Ok(()) => {
+                let pause_us = self.report.pause_ns / 1000;
+                pr_info!("handoff from '{}' to '{}' in {} us\n", from, to, pause_us);
+            }
+            Err(refusal) => {
+                self.report.refusal = refusal;
+                pr_warn!("no handoff from '{}' to '{}': {}\n", from, to, refusal);
+            }
         }
         if self.report.outcome != outcome::REFUSED {
             self.control.reports.push(self.report);
         }
     }
 
-    fn expect(&self, place: Place) -> Outcome {
-        if STATE.lock().lifecycle == lifecycle::State::at(place) {
-            Ok(())
-        } else {
-            Err(Refusal::new(reason::STATE, 0, 0))
+    fn begin_in(&self, place: Place) -> Outcome {
+        match STATE.lock().lifecycle == lifecycle::State::at(place) {
+            true => Ok(()),
+            false => Err(Refusal::new(reason::STATE, 0, 0)),
         }
     }
 
@@ -183,48 +177,40 @@ impl<'a> Handoff<'a> {
         self.mark_ns = now;
     }
 
-    /// Takes a step that has succeeded.
-    fn done(&mut self, step: Step) -> Outcome {
+    fn advance(&self, event: Event) -> Result<Transition, Refusal> {
         let mut state = STATE.lock();
-        match lifecycle::advance(state.lifecycle, Event::Done(step)) {
-            Ok(transition) => {
-                state.lifecycle = transition.to;
-                Ok(())
-            }
-            Err(lifecycle::Illegal) => Err(Refusal::new(reason::STATE, 0, 0)),
-        }
+        let transition = lifecycle::advance(state.lifecycle, event)
+            .map_err(|lifecycle::Illegal| Refusal::new(reason::STATE, 0, 0))?;
+        state.lifecycle = transition.to;
+        Ok(transition)
     }
 
     /// Goes back from a step that has failed, and hands the reason on.
     fn failed(&mut self, step: Step, refusal: Refusal) -> Outcome {
-        let transition = {
-            let state = STATE.lock();
-            lifecycle::advance(state.lifecycle, Event::Failed(step))
-        };
-        let Ok(transition) = transition else {
-            return Err(Refusal::new(reason::STATE, 0, 0));
-        };
-        for inverse in transition.undo {
-            let error = match inverse {
-                Inverse::Thaw => self.control.live.as_ref().map_or(0, Pinned::thaw),
-                Inverse::Reopen => {
-                    barrier::open();
-                    self.lap(phase::OPEN);
-                    self.report.pause_ns = self.mark_ns.saturating_sub(self.closed_ns);
-                    self.no_io = None;
-                    0
+        for inverse in self.advance(Event::Failed(step))?.undo {
+            match inverse {
+                Inverse::Thaw => {
+                    let error = self.control.live.as_ref().map_or(0, Pinned::thaw);
+                    self.count_inverse_error(error);
                 }
+                Inverse::Reopen => self.reopen(),
                 Inverse::Unprepare => {
                     let candidate = self.candidate.take();
-                    candidate.map_or(0, |candidate| candidate.pinned.unprepare())
+                    let error = candidate.map_or(0, |candidate| candidate.pinned.unprepare());
+                    self.count_inverse_error(error);
                 }
-            };
-            self.count_inverse_error(error);
+            }
         }
-        let mut state = STATE.lock();
-        state.reset_bindings();
-        state.lifecycle = transition.to;
+        STATE.lock().reset_bindings();
         Err(refusal)
+    }
+
+    /// Opens the gates, which ends the pause.
+    fn reopen(&mut self) {
+        barrier::open();
+        self.lap(phase::OPEN);
+        self.report.pause_ns = self.mark_ns.saturating_sub(self.closed_ns);
+        self.no_io = None;
     }
 
     fn count_inverse_error(&mut self, error: i32) {
@@ -232,12 +218,12 @@ impl<'a> Handoff<'a> {
         *errors = errors.saturating_add(error.unsigned_abs());
     }
 
-    /// Everything that can fail or be slow, while the live payload serves.
+    /// Everything that can fail or be slow, while the live payload serves or Atom holds.
     fn prepare(&mut self, target: Option<u32>, schema: u32) -> Outcome {
         if let Some(id) = target {
             self.candidate = Some(self.find_candidate(id)?);
         }
-        let bound = match self.control.live.as_ref() {
+        let image_bytes = match self.control.live.as_ref() {
             Some(live) => {
                 let schema = self.choose_schema(live, schema)?;
                 let bytes = live.image_bytes(schema);
@@ -247,22 +233,19 @@ impl<'a> Handoff<'a> {
             }
             None => self.check_stored_schema()?,
         };
-        let Some(candidate) = self.candidate.as_ref() else {
-            self.lap(phase::PREPARE);
-            return Ok(());
-        };
-        let args = PrepareArgs {
-            size: core::mem::size_of::<PrepareArgs>() as u32,
-            devices: self.report.devices,
-            image_bytes: bound,
-        };
-        match candidate.pinned.prepare(&args) {
-            0 => {
-                self.lap(phase::PREPARE);
-                self.done(Step::Prepare)
-            }
-            error => self.failed(Step::Prepare, operation_failed(error)),
+        if let Some(candidate) = self.candidate.as_ref() {
+            let args = PrepareArgs {
+                size: size_of::<PrepareArgs>() as u32,
+                devices: self.report.devices,
+                image_bytes,
+            };
+            match candidate.pinned.prepare(&args) {
+                0 => self.advance(Event::Done(Step::Prepare))?,
+                error => return self.failed(Step::Prepare, operation_failed(error)),
+            };
         }
+        self.lap(phase::PREPARE);
+        Ok(())
     }
 
     fn find_candidate(&mut self, id: u32) -> Result<Candidate, Refusal> {
@@ -273,8 +256,7 @@ impl<'a> Handoff<'a> {
         if state.live == Some(id) {
             return Err(Refusal::new(reason::SLOT_TAKEN, 0, id.into()));
         }
-        let pinned = entry.payload.pin().ok_or(missing)?;
-        Ok(Candidate { id, pinned })
+        Ok(Candidate { id, pinned: entry.payload.pin().ok_or(missing)? })
     }
 
     fn choose_schema(&self, live: &Pinned, wanted: u32) -> Result<u32, Refusal> {
@@ -296,9 +278,8 @@ impl<'a> Handoff<'a> {
         else {
             return Ok(0);
         };
-        let reads = candidate.pinned.payload().schema();
         self.report.schema = image.schema;
-        reads.reads(image.schema)?;
+        candidate.pinned.payload().schema().reads(image.schema)?;
         Ok(image.bytes().len() as u64)
     }
 
@@ -307,13 +288,14 @@ impl<'a> Handoff<'a> {
         self.report.outcome = outcome::UNDONE;
         self.mark_ns = sys::now_ns();
         self.closed_ns = self.mark_ns;
+        self.until_ns = self.closed_ns.saturating_add(deadline_ns);
         barrier::close();
         self.lap(phase::CLOSE);
-        self.done(Step::Close)?;
-        self.report.owed = barrier::drain(deadline_ns, &mut self.report.blockers);
+        self.advance(Event::Done(Step::Close))?;
+        self.report.owed = barrier::drain(self.until_ns, &mut self.report.blockers);
         self.lap(phase::DRAIN);
         match self.report.owed {
-            0 => self.done(Step::Drain),
+            0 => self.advance(Event::Done(Step::Drain)).map(drop),
             owed => {
                 let refusal = Refusal::new(reason::DEADLINE, deadline_ns, owed.into());
                 self.failed(Step::Drain, refusal)
@@ -321,31 +303,36 @@ impl<'a> Handoff<'a> {
         }
     }
 
-    fn freeze(&mut self) -> Outcome {
+    /// Has the live payload write its image; `next` is the step that needs it.
+    fn freeze(&mut self, next: Step) -> Outcome {
         let frozen = match (self.control.live.as_ref(), self.control.image.as_mut()) {
-            (Some(live), Some(image)) => image.fill(|schema, buffer| live.freeze(schema, buffer)),
-            _ => return self.failed(Step::Freeze, Refusal::new(reason::STATE, 0, 0)),
+            (Some(live), Some(image)) => live.freeze(image.schema, &mut image.buffer),
+            _ => Err(0),
         };
-        if let Err(error) = frozen {
-            self.lap(phase::FREEZE);
-            return self.failed(Step::Freeze, operation_failed(error));
-        }
-        self.done(Step::Freeze)?;
-        let bytes = self.control.image.as_ref().map_or(&[][..], |i| i.bytes());
-        self.report.image_bytes = bytes.len() as u64;
-        // Nothing is given up for an image that nobody could read.
-        let readable = Image::parse(bytes).is_ok_and(|image| image.schema() == self.report.schema);
         self.lap(phase::FREEZE);
-        match (readable, self.candidate.is_some()) {
-            (true, _) => Ok(()),
-            (false, true) => self.failed(Step::Adopt, Refusal::new(reason::IMAGE, 0, 0)),
-            (false, false) => self.failed(Step::Abandon, Refusal::new(reason::IMAGE, 0, 0)),
+        match (frozen, self.control.image.as_mut()) {
+            (Ok(used), Some(image)) => image.used = used,
+            (Err(error), _) => return self.failed(Step::Freeze, operation_failed(error)),
+            (Ok(_), None) => return self.failed(Step::Freeze, operation_failed(0)),
+        }
+        self.advance(Event::Done(Step::Freeze))?;
+        let bytes = self.control.image.as_ref().map_or(&[][..], StoredImage::bytes);
+        self.report.image_bytes = bytes.len() as u64;
+        // Nothing is given up for an image that nobody could read, or for one that came too late.
+        let schema = self.report.schema;
+        if !Image::parse(bytes).is_ok_and(|image| image.schema() == schema) {
+            return self.failed(next, Refusal::new(reason::IMAGE, 0, 0));
+        }
+        match sys::now_ns() > self.until_ns {
+            true => self.failed(next, Refusal::new(reason::DEADLINE, 0, 0)),
+            false => Ok(()),
         }
     }
 
-    fn adopt(&mut self) -> Outcome {
+    /// The candidate adopts and becomes the one that serves; returns the one that did.
+    fn take_over(&mut self) -> Result<Option<Pinned>, Refusal> {
         self.report.outcome = outcome::UNDONE;
-        let Some(candidate) = self.candidate.as_ref() else {
+        let Some(candidate) = self.candidate.take() else {
             return Err(Refusal::new(reason::STATE, 0, 0));
         };
         let epoch = {
@@ -354,7 +341,7 @@ impl<'a> Handoff<'a> {
             state.running = Running::Adopt;
             state.epoch.saturating_add(1)
         };
-        let image = self.control.image.as_ref().map(|image| image.bytes());
+        let image = self.control.image.as_ref().map(StoredImage::bytes);
         self.report.image_bytes = image.map_or(0, <[u8]>::len) as u64;
         let error = candidate.pinned.adopt(epoch, self.report.devices, image);
         let unbound = {
@@ -364,25 +351,20 @@ impl<'a> Handoff<'a> {
             devices.find(|device| device.bound.is_none()).map(|device| device.disk.id())
         };
         let refusal = match (error, unbound) {
-            (0, None) => return self.take_over(epoch),
+            (0, None) => None,
             (0, Some(id)) => {
                 // It has adopted, so it must let go again before the old one thaws.
-                let error = candidate.pinned.abandon();
-                self.count_inverse_error(error);
-                Refusal::new(reason::UNBOUND_DEVICE, 0, id.into())
+                self.count_inverse_error(candidate.pinned.abandon());
+                Some(Refusal::new(reason::UNBOUND_DEVICE, 0, id.into()))
             }
-            (error, _) => operation_failed(error),
+            (error, _) => Some(operation_failed(error)),
         };
-        self.lap(phase::ADOPT);
-        self.failed(Step::Adopt, refusal)
-    }
-
-    /// The candidate has everything: it becomes the one that serves.
-    fn take_over(&mut self, epoch: u64) -> Outcome {
-        self.done(Step::Adopt)?;
-        let Some(candidate) = self.candidate.take() else {
-            return Err(Refusal::new(reason::STATE, 0, 0));
-        };
+        if let Some(refusal) = refusal {
+            self.lap(phase::ADOPT);
+            self.candidate = Some(candidate);
+            return self.failed(Step::Adopt, refusal).map(|()| None);
+        }
+        self.advance(Event::Done(Step::Adopt))?;
         let held_since_ns = {
             let mut state = STATE.lock();
             state.epoch = epoch;
@@ -391,65 +373,43 @@ impl<'a> Handoff<'a> {
             if let Some(entry) = entries.find(|entry| entry.id == candidate.id) {
                 entry.was_live = true;
             }
-            core::mem::replace(&mut state.held_since_ns, 0)
+            replace(&mut state.held_since_ns, 0)
         };
         barrier::fill_slots(candidate.pinned.payload().slot(epoch));
-        // What was live is let go in `release`, outside of the pause.
-        self.control.parked = self.control.live.replace(candidate.pinned);
+        let old = self.control.live.replace(candidate.pinned);
         self.lap(phase::ADOPT);
-        let was_held = held_since_ns != 0;
-        if was_held {
+        if held_since_ns != 0 {
             self.closed_ns = held_since_ns;
             if let Some(held) = self.report.phases_ns.get_mut(phase::HELD) {
                 *held = self.report.started_ns.saturating_sub(held_since_ns);
             }
         }
-        if was_held || self.report.kind == kind::SWITCH {
-            barrier::open();
-            self.lap(phase::OPEN);
-            self.report.pause_ns = self.mark_ns.saturating_sub(self.closed_ns);
+        // The very first payload finds no device whose gate was closed.
+        if self.closed_ns != 0 {
+            self.reopen();
         }
-        self.no_io = None;
-        Ok(())
+        Ok(old)
     }
 
     /// After the pause: the old payload forgets, and what nobody claimed is released.
-    fn release(&mut self) {
-        if let Some(old) = self.control.parked.take() {
-            let error = old.abandon();
-            self.count_inverse_error(error);
+    fn release(&mut self, old: Option<Pinned>) {
+        self.no_io = None;
+        if let Some(old) = old {
+            self.count_inverse_error(old.abandon());
         }
-        self.control.image = None;
+        STATE.lock().image_bytes = 0;
         loop {
             let unclaimed = {
                 let mut state = STATE.lock();
-                state.image_bytes = 0;
                 let at = state.stores.iter().position(|store| !store.claimed);
                 at.and_then(|at| state.stores.remove(at).ok())
             };
+            // A large store takes long to free; that happens behind the lock.
             if unclaimed.is_none() {
                 break;
             }
         }
         self.lap(phase::RELEASE);
-    }
-
-    /// Atom takes over from the frozen payload and holds I/O.
-    fn abandon(&mut self) -> Outcome {
-        self.done(Step::Abandon)?;
-        {
-            let mut state = STATE.lock();
-            state.live = None;
-            state.held_since_ns = self.closed_ns;
-            state.image_bytes = self.report.image_bytes;
-        }
-        barrier::empty_slots();
-        if let Some(old) = self.control.live.take() {
-            let error = old.abandon();
-            self.count_inverse_error(error);
-        }
-        self.report.pause_ns = sys::now_ns().saturating_sub(self.closed_ns);
-        Ok(())
     }
 }
 
@@ -462,14 +422,6 @@ impl StoredImage {
         }
         let buffer = KVVec::from_elem(0, length, GFP_KERNEL).map_err(|_| no_memory)?;
         Ok(Self { buffer, used: 0, schema })
-    }
-
-    fn fill(
-        &mut self,
-        write: impl FnOnce(u32, &mut [u8]) -> Result<usize, i32>,
-    ) -> Result<(), i32> {
-        self.used = write(self.schema, &mut self.buffer)?;
-        Ok(())
     }
 }
 

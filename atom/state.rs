@@ -96,11 +96,6 @@ impl State {
         self.payloads.iter().find(|entry| entry.id == id)
     }
 
-    /// The disk at a position in the list.
-    pub(crate) fn disk(&self, index: usize) -> Option<Arc<Disk>> {
-        self.devices.get(index).map(|device| device.disk.clone())
-    }
-
     /// The device of an identity.
     pub(crate) fn device_mut(&mut self, id: u32) -> Option<&mut Device> {
         self.devices.iter_mut().find(|device| device.disk.id() == id)

@@ -13,11 +13,12 @@
 //!   payload's module, so the code and the table stay. The slot is filled only by whom `CONTROL`'s
 //!   owner keeps pinned.
 //! - **Record.** The per-request record lies behind each `struct request` of a tag set that was
-//!   allocated with room for it ([`Disk::create`]) and lives as long as the tag set.
+//!   allocated with room for it ([`Disk::create`]). It exists while the request is in flight; without an
+//!   I/O scheduler, which Atom's devices do not have by default, as long as the tag set.
 
 use core::mem::{offset_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use kernel::prelude::*;
 use kernel::str::CString;
@@ -133,6 +134,9 @@ pub(crate) struct DrainWaiter;
 impl DrainWaiter {
     /// From here on each request that ends wakes the waiter.
     pub(crate) fn new() -> Self {
+        // What an earlier drain did not consume would only make this one look more often.
+        // SAFETY: Nobody waits on the completion, and `done` is a number.
+        unsafe { addr_of_mut!((*DRAIN.ended.get()).done).write_volatile(0) };
         // Pairs with the barrier in `Ownership::end`: either the ending side sees that somebody
         // waits, or the waiter sees that the request has ended.
         DRAIN.awaited.store(true, Ordering::SeqCst);
@@ -223,11 +227,16 @@ impl Payload {
         Slot { entry, epoch }
     }
 
-    /// Takes a reference on its module; none when the module is being unloaded. `STATE` is held.
+    /// Takes a reference on its module; none when the module is being unloaded, or its init has not
+    /// ended and could still fail. `STATE` is held.
     pub(crate) fn pin(&self) -> Option<Pinned> {
-        let module = self.table().module.cast();
+        let module = self.table().module.cast::<bindings::module>();
         // SAFETY: The payload is in the list, so its module has not been freed.
-        unsafe { bindings::try_module_get(module) }.then_some(Pinned { payload: *self })
+        let pinned = unsafe {
+            (*module).state == bindings::module_state_MODULE_STATE_LIVE
+                && bindings::try_module_get(module)
+        };
+        pinned.then_some(Pinned { payload: *self })
     }
 }
 
@@ -347,10 +356,6 @@ pub(crate) struct Disk {
     opens: AtomicI32,
     /// Null until there is one.
     gendisk: AtomicPtr<bindings::gendisk>,
-    /// The gendisk was added to the system.
-    added: AtomicBool,
-    /// The tag set was allocated.
-    tagged: AtomicBool,
     #[pin]
     tag_set: Opaque<bindings::blk_mq_tag_set>,
 }
@@ -378,72 +383,61 @@ static DISK_OPS: Table<bindings::block_device_operations> =
 impl Disk {
     /// Allocates tag set, queue and gendisk, with the gate open and the slot empty. Sleeps.
     pub(crate) fn create(id: u32, spec: &DeviceSpec) -> Result<Arc<Self>> {
+        let tag_set = bindings::blk_mq_tag_set {
+            ops: addr_of!(MQ_OPS.0),
+            nr_hw_queues: match spec.hw_queues {
+                // SAFETY: The kernel sets the number once, when it boots.
+                0 => unsafe { bindings::nr_cpu_ids },
+                queues => queues.into(),
+            },
+            queue_depth: match spec.queue_depth {
+                0 => DEFAULT_QUEUE_DEPTH.into(),
+                depth => depth.into(),
+            },
+            cmd_size: size_of::<Request>() as u32,
+            numa_node: bindings::NUMA_NO_NODE,
+            // STACKING: a processor that goes offline must not wait for requests that are held, because
+            // the task that takes it down holds a lock that loading a module needs
+            // (`blk_mq_hctx_notify_offline`). The record of a request outlives it without a scheduler.
+            flags: bindings::BLK_MQ_F_STACKING | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT,
+            ..pin_init::zeroed()
+        };
         let disk = Arc::pin_init(
-            pin_init!(Self {
+            try_pin_init!(Self {
                 entry: AtomicPtr::new(null_mut()),
                 cookie: AtomicU64::new(0),
                 epoch: AtomicU64::new(0),
                 id,
                 opens: AtomicI32::new(0),
                 gendisk: AtomicPtr::new(null_mut()),
-                added: AtomicBool::new(false),
-                tagged: AtomicBool::new(false),
-                tag_set <- Opaque::ffi_init(|slot: *mut bindings::blk_mq_tag_set| {
-                    // SAFETY: The slot is valid for writes; a zeroed tag set is what drivers begin with.
-                    unsafe { slot.write(pin_init::zeroed()) }
+                tag_set <- Opaque::try_ffi_init(|slot: *mut bindings::blk_mq_tag_set| {
+                    // SAFETY: The slot is valid for writes and pinned.
+                    unsafe {
+                        slot.write(tag_set);
+                        kernel::error::to_result(bindings::blk_mq_alloc_tag_set(slot))
+                    }
                 }),
-            }),
+            }? Error),
             GFP_KERNEL,
         )?;
-        disk.allocate(spec)?;
-        Ok(disk)
-    }
-
-    fn allocate(&self, spec: &DeviceSpec) -> Result {
-        let set = self.tag_set.get();
-        // SAFETY: Nobody else knows the tag set yet, so it may be written. `Table` outlives it. The
-        // pointers handed to the block layer point into `self`, which is pinned in its `Arc` and is
-        // dropped only after the disk is gone.
-        unsafe {
-            (*set).ops = addr_of!(MQ_OPS.0);
-            (*set).nr_hw_queues = match spec.hw_queues {
-                0 => bindings::nr_cpu_ids,
-                queues => u32::from(queues),
-            };
-            (*set).queue_depth = match spec.queue_depth {
-                0 => u32::from(DEFAULT_QUEUE_DEPTH),
-                depth => u32::from(depth),
-            };
-            (*set).cmd_size = size_of::<Request>() as u32;
-            (*set).numa_node = bindings::NUMA_NO_NODE;
-            kernel::error::to_result(bindings::blk_mq_alloc_tag_set(set))?;
-        }
-        self.tagged.store(true, Ordering::Relaxed);
-
-        let mut limits = limits(spec);
-        // SAFETY: The tag set is allocated; queue data and class outlive the queue.
+        let name = CString::try_from_fmt(fmt!("atom{id}"))?;
+        let this: *mut ffi::c_void = addr_of!(*disk).cast_mut().cast();
+        // SAFETY: The tag set is allocated; the disk, which is pinned in its `Arc`, outlives the queue.
         let gendisk = kernel::error::from_err_ptr(unsafe {
-            bindings::__blk_mq_alloc_disk(
-                set,
-                &mut limits,
-                addr_of!(*self).cast_mut().cast(),
-                kernel::static_lock_class!().as_ptr(),
-            )
+            let class = kernel::static_lock_class!().as_ptr();
+            bindings::__blk_mq_alloc_disk(disk.tag_set.get(), &mut limits(spec), this, class)
         })?;
-        self.gendisk.store(gendisk, Ordering::Release);
-        let name = CString::try_from_fmt(fmt!("atom{}", self.id))?;
+        disk.gendisk.store(gendisk, Ordering::Release);
         // SAFETY: The gendisk is not added yet, so this is its only user.
         unsafe {
             (*gendisk).fops = addr_of!(DISK_OPS.0);
-            (*gendisk).private_data = addr_of!(*self).cast_mut().cast();
+            (*gendisk).private_data = this;
             let to = (*gendisk).disk_name.iter_mut();
             to.zip(name.to_bytes()).for_each(|(to, from)| *to = *from);
             bindings::set_capacity(gendisk, spec.capacity_sectors);
-            if spec.features & feature::READ_ONLY != 0 {
-                bindings::set_disk_ro(gendisk, true);
-            }
+            bindings::set_disk_ro(gendisk, spec.features & feature::READ_ONLY != 0);
         }
-        Ok(())
+        Ok(disk)
     }
 
     /// Makes the device visible; partitions are read from it here. Sleeps.
@@ -451,9 +445,14 @@ impl Disk {
         // SAFETY: The gendisk is complete and is added once.
         kernel::error::to_result(unsafe {
             bindings::device_add_disk(null_mut(), self.gendisk(), null_mut())
-        })?;
-        self.added.store(true, Ordering::Release);
-        Ok(())
+        })
+    }
+
+    /// Takes the device away again, after [`Disk::add`] has succeeded and [`Disk::refuse_opens`]. When
+    /// it returns, every request has ended and the device's name is free. Sleeps.
+    pub(crate) fn remove(&self) {
+        // SAFETY: The gendisk was added; nobody has it open, so nothing calls back later.
+        unsafe { bindings::del_gendisk(self.gendisk()) };
     }
 
     fn gendisk(&self) -> *mut bindings::gendisk {
@@ -509,65 +508,61 @@ impl Disk {
         self.opens.compare_exchange(0, i32::MIN, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// True when a payload owns a request of the device. Does not sleep.
-    pub(crate) fn owes_any(&self) -> bool {
-        let mut any = false;
-        self.each_owed(|_| {
-            any = true;
-            false
-        });
-        any
-    }
-
-    /// Counts what a payload owns, and names the first of them. Does not sleep.
-    pub(crate) fn name_owed(&self, count: &mut u32, blockers: &mut [Blocker]) {
-        let now = now_ns();
-        self.each_owed(|request| {
-            let record = record_of(request);
-            if let Some(blocker) = blockers.get_mut(*count as usize) {
-                // SAFETY: The iterator holds the request; what is read are plain numbers that were
-                // written before the request was claimed.
-                unsafe {
-                    *blocker = Blocker {
-                        sector: (*record).sector,
-                        age_ns: now.saturating_sub((*request).start_time_ns),
-                        bytes: (*record).bytes,
-                        device: self.id,
-                        tag: (*record).tag,
-                        hctx: (*record).hctx,
-                        op: (*record).op,
-                        flags: (*record).flags,
-                    };
-                }
-            }
-            *count = count.saturating_add(1);
-            true
-        });
-    }
-
-    /// Calls `each` for requests that a payload owns until it returns false.
-    fn each_owed<F: FnMut(*mut bindings::request) -> bool>(&self, mut each: F) {
-        /// # Safety
-        ///
-        /// For the call below only: `data` is its closure.
-        unsafe extern "C" fn visit<F: FnMut(*mut bindings::request) -> bool>(
-            request: *mut bindings::request,
-            data: *mut ffi::c_void,
-        ) -> bool {
-            // SAFETY: The block layer holds a reference on the request, and `data` is the closure of
-            // the call below, which waits for the iteration.
-            let (owner, each) =
-                unsafe { ((*record_of(request)).ownership.read().1, &mut *data.cast::<F>()) };
-            owner != Owner::Payload || each(request)
-        }
+    /// Counts the requests that a payload owns, from `count` up to `most`, and names the first of them
+    /// in `blockers`. Does not sleep.
+    pub(crate) fn owed(&self, count: u32, most: u32, blockers: &mut [Blocker]) -> u32 {
+        let mut visit = Visit { disk: self, now_ns: now_ns(), count, most, blockers };
         // SAFETY: The tag set is allocated; the callback takes its data as what is passed here.
         unsafe {
             bindings::blk_mq_tagset_busy_iter(
                 self.tag_set.get(),
-                Some(visit::<F>),
-                addr_of_mut!(each).cast(),
+                Some(visit_request),
+                addr_of_mut!(visit).cast(),
             )
         };
+        visit.count
+    }
+}
+
+/// What a walk over the started requests of a disk knows.
+struct Visit<'a> {
+    disk: &'a Disk,
+    now_ns: u64,
+    count: u32,
+    most: u32,
+    blockers: &'a mut [Blocker],
+}
+
+/// Returns false when the walk has seen enough.
+///
+/// # Safety
+///
+/// For [`Disk::owed`] only: `data` is its `Visit`, and the block layer holds the request.
+unsafe extern "C" fn visit_request(
+    request: *mut bindings::request,
+    data: *mut ffi::c_void,
+) -> bool {
+    let record = record_of(request);
+    // SAFETY: By the function's contract. What is read was written before the request was claimed.
+    unsafe {
+        let visit = &mut *data.cast::<Visit<'_>>();
+        if (*record).ownership.read().1 != Owner::Payload {
+            return true;
+        }
+        if let Some(blocker) = visit.blockers.get_mut(visit.count as usize) {
+            *blocker = Blocker {
+                sector: (*record).sector,
+                age_ns: visit.now_ns.saturating_sub((*request).start_time_ns),
+                bytes: (*record).bytes,
+                device: visit.disk.id,
+                tag: (*record).tag,
+                hctx: (*record).hctx,
+                op: (*record).op,
+                flags: (*record).flags,
+            };
+        }
+        visit.count = visit.count.saturating_add(1);
+        visit.count < visit.most
     }
 }
 
@@ -575,33 +570,30 @@ impl Disk {
 impl PinnedDrop for Disk {
     fn drop(self: Pin<&mut Self>) {
         let gendisk = self.gendisk();
-        // SAFETY: Each part is taken down when it was set up, in the reverse order. `del_gendisk` waits
-        // for the requests; nobody has the device open (`refuse_opens`), so nothing calls back later.
+        // SAFETY: The gendisk, if there is one, was removed or never added; the tag set was allocated
+        // when `self` came to be, and nothing but the gendisk's queue uses it.
         unsafe {
-            if self.added.load(Ordering::Acquire) {
-                bindings::del_gendisk(gendisk);
-            }
             if !gendisk.is_null() {
                 bindings::put_disk(gendisk);
             }
-            if self.tagged.load(Ordering::Relaxed) {
-                bindings::blk_mq_free_tag_set(self.tag_set.get());
-            }
+            bindings::blk_mq_free_tag_set(self.tag_set.get());
         }
     }
 }
 
 fn limits(spec: &DeviceSpec) -> bindings::queue_limits {
-    let mut limits: bindings::queue_limits = pin_init::zeroed();
-    limits.features = spec.features & feature::KERNEL;
-    limits.logical_block_size = spec.logical_block_bytes;
-    limits.physical_block_size = spec.physical_block_bytes;
-    limits.max_hw_sectors = spec.max_sectors;
-    limits.max_segments = spec.max_segments as u16;
-    limits.max_hw_discard_sectors = spec.max_discard_sectors;
-    limits.discard_granularity = spec.discard_granularity_bytes;
-    limits.max_write_zeroes_sectors = spec.max_write_zeroes_sectors;
-    limits
+    let discards = spec.discard_granularity_bytes != 0;
+    bindings::queue_limits {
+        features: spec.features & feature::KERNEL,
+        logical_block_size: spec.logical_block_bytes,
+        physical_block_size: spec.physical_block_bytes,
+        max_hw_sectors: spec.max_sectors,
+        max_segments: spec.max_segments as u16,
+        max_hw_discard_sectors: if discards { spec.max_discard_sectors } else { 0 },
+        discard_granularity: spec.discard_granularity_bytes,
+        max_write_zeroes_sectors: spec.max_write_zeroes_sectors,
+        ..pin_init::zeroed()
+    }
 }
 
 /// The record of a request of one of our tag sets.
@@ -622,6 +614,8 @@ unsafe extern "C" fn queue_rq(
     // SAFETY: The block layer passes a queue of a `Disk` and a request of its tag set, which is ours
     // until it is ended; the queue data is the `Disk` and outlives the queue.
     unsafe {
+        // Whatever the gate's opening made visible is read after it; free on x86.
+        fence(Ordering::Acquire);
         let request = (*data).rq;
         let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
         let entry = disk.entry.load(Ordering::Acquire);
@@ -658,14 +652,9 @@ unsafe extern "C" fn queue_rq(
 }
 
 fn to_flags(cmd_flags: u32) -> u8 {
-    let mut ours = 0;
-    if cmd_flags & (1 << bindings::req_flag_bits___REQ_FUA) != 0 {
-        ours |= flags::FUA;
-    }
-    if cmd_flags & (1 << bindings::req_flag_bits___REQ_NOUNMAP) != 0 {
-        ours |= flags::NOUNMAP;
-    }
-    ours
+    let ours = |bit: u32, flag: u8| if cmd_flags & (1 << bit) != 0 { flag } else { 0 };
+    ours(bindings::req_flag_bits___REQ_FUA, flags::FUA)
+        | ours(bindings::req_flag_bits___REQ_NOUNMAP, flags::NOUNMAP)
 }
 
 /// A payload has its own timers; the block layer's only starts again. Context: the timeout work.
@@ -917,7 +906,7 @@ unsafe extern "C" fn atom_request_end(request: *mut Request, epoch: u64, code: u
         return -(bindings::ESTALE as i32);
     }
     // SAFETY: Only the call that moved the request from owned to ended comes here, so it is ended once.
-    unsafe { bindings::blk_mq_end_request((*request).rq.cast(), status::to_kernel(code)) };
+    unsafe { bindings::blk_mq_end_request((*request).rq.cast(), status::at_end(code)) };
     if DRAIN.awaited.load(Ordering::SeqCst) {
         // SAFETY: Initialised in `init`.
         unsafe { bindings::complete(DRAIN.ended.get()) };

@@ -13,10 +13,11 @@ use super::table::PayloadTable;
 
 extern "C" {
     /// Offers the payload to Atom. Returns its identity, greater than zero. Process context; called
-    /// from the module's init. Nothing of the payload is called before a switch to it is asked for.
+    /// from the module's init, as the last step of it that can fail: the kernel frees a module whose init
+    /// fails without asking anybody. Nothing of the payload is called before its init has ended.
     ///
-    /// Errors: `-EPROTO` when the negotiation refused it (the kernel log and the status say why),
-    /// `-EEXIST` for a version that is registered already, `-ENOMEM`.
+    /// Errors: `-EPROTO` when it was refused, also because its version is registered already (the kernel
+    /// log and the status say why), `-ENOMEM`.
     ///
     /// # Safety
     ///

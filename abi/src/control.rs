@@ -199,7 +199,8 @@ pub struct DeviceInfo {
 pub struct Blocker {
     /// First sector.
     pub sector: u64,
-    /// Nanoseconds since the block layer started it.
+    /// Nanoseconds since the block layer began with it, the time in which I/O was held included. Only
+    /// meaningful while the queue's `iostats` is on, as it is by default.
     pub age_ns: u64,
     /// Length in bytes.
     pub bytes: u32,
@@ -225,7 +226,7 @@ impl Blocker {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
-    /// Counts handoffs from 1.
+    /// Counts handoffs from 1; 0 for one that was refused.
     pub sequence: u64,
     /// The epoch that serves after it.
     pub epoch: u64,

@@ -37,11 +37,11 @@ pub struct DeviceSpec {
     pub logical_block_bytes: u32,
     /// Smallest unit that is written without reading first, a power of two.
     pub physical_block_bytes: u32,
-    /// Longest request, in sectors; 0 leaves it to the kernel.
+    /// Longest request, in sectors, at least 8; 0 leaves it to the kernel, which then takes 255.
     pub max_sectors: u32,
     /// Most data segments in one request; 0 leaves it to the kernel.
     pub max_segments: u32,
-    /// Granularity of discard in bytes; 0: no discard.
+    /// Granularity of discard in bytes; 0: no discard, whatever the next field says.
     pub discard_granularity_bytes: u32,
     /// Longest discard, in sectors.
     pub max_discard_sectors: u32,
@@ -94,6 +94,7 @@ impl DeviceSpec {
             && self.queue_depth <= MAX_QUEUE_DEPTH
             && (self.discard_granularity_bytes == 0
                 || (self.discard_granularity_bytes % block == 0 && self.max_discard_sectors > 0))
+            && (self.max_sectors == 0 || self.max_sectors >= 8)
             && self.max_segments <= u32::from(u16::MAX)
     }
 }

@@ -77,6 +77,14 @@ pub mod status {
             _ => IO as u8,
         }
     }
+
+    /// The same for a request that ends: what would be asked for again later ends with [`IO`].
+    pub const fn at_end(code: u32) -> u8 {
+        match code {
+            RESOURCE => IO as u8,
+            _ => to_kernel(code),
+        }
+    }
 }
 
 /// Who owns a request: an epoch and a state in one word, so that both change together.

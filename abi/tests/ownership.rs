@@ -50,6 +50,10 @@ fn a_status_that_nobody_knows_is_an_error_and_never_a_success() {
         assert_eq!(status::to_kernel(code) == 0, code == 0, "{code}");
         assert_eq!(status::to_kernel(code), if known { code as u8 } else { 10 }, "{code}");
     }
-    assert_eq!(status::at_end(status::RESOURCE), status::IO as u8, "nobody asks again after an end");
+    assert_eq!(
+        status::at_end(status::RESOURCE),
+        status::IO as u8,
+        "nobody asks again after an end"
+    );
     assert_eq!(status::at_end(status::OK), 0);
 }

@@ -171,7 +171,9 @@ unsafe impl Sync for Store {}
 /// A page could not be had now.
 pub(crate) struct Shortage;
 
-const SHORTLY: bindings::gfp_t = bindings::GFP_ATOMIC | bindings::__GFP_NOWARN;
+/// Without the reserves, which are for what frees memory: a shortage wakes those who do, and the request
+/// is asked for again.
+const SHORTLY: bindings::gfp_t = bindings::GFP_NOWAIT | bindings::__GFP_NOWARN;
 
 impl Store {
     /// Creates an empty store under a key. Sleeps.

@@ -10,11 +10,13 @@ use super::abi::text::{Text, TEXT_BYTES};
 pub const MAX_VOLUMES: usize = 1024;
 /// Bytes of a page of a RAM volume, and the granularity in which it gives memory back.
 pub const PAGE_BYTES: u32 = 4096;
-/// Longest discard and longest write-zeroes, in sectors: 16 MiB.
+/// Longest discard and longest write-zeroes, in sectors: 2 MiB.
 ///
-/// One such request is carried out at once in `queue_rq`, which must not sleep, and a drain has to wait
-/// for it. 4096 pages take in the order of a millisecond to give back or to fill with zeroes.
-pub const MAX_CLEAR_SECTORS: u32 = 32 << 10;
+/// One such request is carried out at once in `queue_rq`, which must not sleep. The block layer may
+/// dispatch a whole queue of them in one go, and closing a gate has to wait for that.
+pub const MAX_CLEAR_SECTORS: u32 = 4 << 10;
+/// Longest read and longest write, in sectors: 1.25 MiB, as much as the block layer asks for by default.
+pub const MAX_TRANSFER_SECTORS: u32 = 2560;
 /// Longest name of a volume, in bytes.
 pub const MAX_NAME_BYTES: usize = TEXT_BYTES - 1;
 /// Bytes of an encoded [`Description`].
@@ -140,6 +142,7 @@ impl Shape {
     /// The device that the shape asks Atom for.
     pub fn spec(&self) -> DeviceSpec {
         DeviceSpec {
+            max_sectors: MAX_TRANSFER_SECTORS,
             features: self.features,
             logical_block_bytes: self.block_bytes,
             physical_block_bytes: PAGE_BYTES,

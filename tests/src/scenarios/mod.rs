@@ -10,16 +10,19 @@ mod context;
 mod faults;
 mod handles;
 mod hostile;
+mod machine;
 mod pause;
 mod refusals;
 mod semantics;
 mod smoke;
+mod table;
 mod upgrades;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 pub use context::Context;
+pub use table::ALL;
 
 /// The name and version of the document that a scenario ends with.
 pub const RESULT_SCHEMA: &str = "atom.scenario-result/1";
@@ -56,178 +59,6 @@ pub struct Scenario {
 
 /// The machine of scenarios with many devices.
 pub const LARGE: Machine = Machine { memory_mib: 2048, ..PLAIN };
-
-/// All scenarios.
-pub const ALL: &[Scenario] = &[
-    Scenario {
-        name: "the_guest_boots_the_stock_kernel",
-        what: "The guest runs exactly the kernel that the modules were built for.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 30,
-        run: smoke::the_guest_boots_the_stock_kernel,
-    },
-    Scenario {
-        name: "the_run_that_the_readme_shows_succeeds",
-        what: "Warm, cold and warm again under fio and a file workload: no error, no wrong byte, nothing left.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 240,
-        run: smoke::the_run_that_the_readme_shows_succeeds,
-    },
-    Scenario {
-        name: "upgrades_in_a_row_with_one_device_at_depth_one",
-        what: "50 warm and 50 cold upgrades each way, one device, one request in flight: no error, no mismatch.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 600,
-        run: upgrades::one_device_at_depth_one,
-    },
-    Scenario {
-        name: "upgrades_in_a_row_with_one_saturated_device",
-        what: "The same with every tag taken.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 600,
-        run: upgrades::one_device_saturated,
-    },
-    Scenario {
-        name: "upgrades_in_a_row_with_sixteen_devices_at_depth_one",
-        what: "The same with sixteen devices, one request in flight on each.",
-        machine: LARGE,
-        expected_log: &[],
-        limit_seconds: 900,
-        run: upgrades::sixteen_devices_at_depth_one,
-    },
-    Scenario {
-        name: "upgrades_in_a_row_with_sixteen_saturated_devices",
-        what: "The same with every tag of sixteen devices taken.",
-        machine: LARGE,
-        expected_log: &[],
-        limit_seconds: 900,
-        run: upgrades::sixteen_devices_saturated,
-    },
-    Scenario {
-        name: "handles_mounts_holders_and_partitions_stay",
-        what: "Open files, a mounted partition and an exclusive holder outlive warm and cold upgrades.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: handles::handles_mounts_holders_and_partitions_stay,
-    },
-    Scenario {
-        name: "devices_open_and_close_while_io_is_held",
-        what: "Devices can be opened and closed while nobody is adopted, and I/O waits instead of failing.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: handles::devices_open_and_close_while_io_is_held,
-    },
-    Scenario {
-        name: "modules_in_use_say_busy",
-        what: "rmmod of a live payload, and of Atom with an open device, says busy.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: busy::modules_in_use_say_busy,
-    },
-    Scenario {
-        name: "unloading_everything_leaves_nothing_behind",
-        what: "Unloading in order leaves no device, no module and no memory behind.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 240,
-        run: busy::unloading_everything_leaves_nothing_behind,
-    },
-    Scenario {
-        name: "the_pause_is_one_expedited_grace_period_and_loads_nothing",
-        what: "For sixteen devices together the pause has one expedited grace period, no other one, and no module load.",
-        machine: LARGE,
-        expected_log: &[],
-        limit_seconds: 240,
-        run: pause::the_pause_is_one_expedited_grace_period_and_loads_nothing,
-    },
-    Scenario {
-        name: "what_cannot_take_over_is_refused",
-        what: "A module for another kernel, a truncated one, a foreign one is refused with its reason and no effect.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 240,
-        run: refusals::what_cannot_take_over_is_refused,
-    },
-    Scenario {
-        name: "atom_itself_refuses_what_the_tool_would_not_load",
-        what: "Without the tool, Atom refuses foreign payloads and a second live one by itself.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: refusals::atom_itself_refuses_what_the_tool_would_not_load,
-    },
-    Scenario {
-        name: "a_stored_image_of_an_unknown_schema_is_refused_and_kept",
-        what: "A payload that does not read the stored image is refused, and the image stays for one that does.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: refusals::a_stored_image_of_an_unknown_schema_is_refused_and_kept,
-    },
-    Scenario {
-        name: "a_candidate_that_fails_is_thrown_out",
-        what: "A candidate that fails in prepare or adopt, or forgets a device, is undone under load, and a retry succeeds.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 240,
-        run: faults::a_candidate_that_fails_is_thrown_out,
-    },
-    Scenario {
-        name: "a_live_payload_that_cannot_freeze_serves_on",
-        what: "When the live payload cannot write its image, the upgrade is undone and it serves on.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: faults::a_live_payload_that_cannot_freeze_serves_on,
-    },
-    Scenario {
-        name: "a_cold_upgrade_that_fails_goes_back_to_the_old_file",
-        what: "When the new module of a cold upgrade does not adopt, the old file is inserted again and serves.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: faults::a_cold_upgrade_that_fails_goes_back_to_the_old_file,
-    },
-    Scenario {
-        name: "a_stuck_payload_runs_into_the_deadline_and_serves_on",
-        what: "At the deadline the upgrade is undone, the blockers are named, and a retry succeeds once they have ended.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: faults::a_stuck_payload_runs_into_the_deadline_and_serves_on,
-    },
-    Scenario {
-        name: "an_abandon_is_retried_after_its_deadline",
-        what: "An abandon that met its deadline is undone, and succeeds once the requests have ended.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: faults::an_abandon_is_retried_after_its_deadline,
-    },
-    Scenario {
-        name: "ram_volumes_keep_trim_and_zero_what_they_should",
-        what: "Writes, discards and write-zeroes are what they should be before and after upgrades.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: semantics::ram_volumes_keep_trim_and_zero_what_they_should,
-    },
-    Scenario {
-        name: "a_hostile_ioctl_is_refused",
-        what: "Random ioctls with random content and addresses do no harm.",
-        machine: PLAIN,
-        expected_log: &[],
-        limit_seconds: 120,
-        run: hostile::a_hostile_ioctl_is_refused,
-    },
-];
 
 /// What the host needs to know about a scenario.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use atom_abi::lifecycle::Place;
 
 use super::output::Output;
 use crate::control::Control;
+use crate::critical::Critical;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::{Handoff, HandoffDocument};
 use crate::text;
@@ -21,7 +22,10 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     let status = control.status()?;
     let payloads = control.payloads()?;
     let chosen = choose(&status, &payloads, args.version.as_deref())?;
+    // I/O may be held, that of the disk which this program lies on included.
+    let critical = Critical::enter()?;
     let report = control.adopt(chosen.id)?;
+    drop(critical);
     let document = HandoffDocument::new(Handoff::of(&report));
     output.show(&document, |document, paint| text::handoff(&document.handoff, paint))?;
     Ok(exit(&control, &report))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::adopt;
 use super::output::Output;
+use crate::critical::Critical;
 use crate::module_file::{check, ModuleFile};
 use crate::node::{Local, Node};
 use crate::problem::{Exit, Problem, Result};
@@ -24,11 +25,14 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     let site = Site::survey(&node)?;
     let file = ModuleFile::read(&args.file)?;
     check(&file, &site.release, &site.status, site.live())?;
+    // I/O may be held, that of the disk which this program lies on included.
+    let critical = Critical::enter()?;
     let id = insert_payload(&node, &file)?;
     let adopted = match site.live() {
         Some(_) => None,
         None => Some(take_over(&node, &file, id)?),
     };
+    drop(critical);
     let document = LoadDocument {
         schema: LoadDocument::SCHEMA.to_owned(),
         module: file.name.clone(),

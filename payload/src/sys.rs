@@ -43,13 +43,13 @@ kernel::sync::global_lock! {
 
 // What the file says about itself.
 
-#[used]
+#[used(compiler)]
 #[link_section = ".atom.payload"]
 static STAMP: [u8; STAMP_BYTES] = identity::STAMP.to_bytes();
 
 const MODINFO_BYTES: usize = b"version=".len() + identity::VERSION.len() + 1;
 
-#[used]
+#[used(compiler)]
 #[link_section = ".modinfo"]
 static MODINFO: [u8; MODINFO_BYTES] = modinfo();
 

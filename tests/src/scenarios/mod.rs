@@ -16,6 +16,7 @@ mod refusals;
 mod semantics;
 mod smoke;
 mod table;
+mod tool;
 mod upgrades;
 
 use anyhow::{Context as _, Result};

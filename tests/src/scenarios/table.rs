@@ -2,8 +2,8 @@
 //! The list of scenarios.
 
 use super::{
-    busy, faults, handles, hostile, machine, pause, refusals, semantics, smoke, upgrades, Scenario,
-    LARGE, PLAIN,
+    busy, faults, handles, hostile, machine, pause, refusals, semantics, smoke, tool, upgrades,
+    Scenario, LARGE, PLAIN,
 };
 
 /// All scenarios.
@@ -175,6 +175,22 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: machine::devices_come_and_go_while_tools_look,
+    },
+    Scenario {
+        name: "a_parked_payload_is_switched_back_to",
+        what: "Under load one switch leads back to the parked payload and one there again, twenty times.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: tool::a_parked_payload_is_switched_back_to,
+    },
+    Scenario {
+        name: "every_verb_answers_with_one_document",
+        what: "Each verb of atomctl answers people in words and programs with one JSON document.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: tool::every_verb_answers_with_one_document,
     },
     Scenario {
         name: "ram_volumes_keep_trim_and_zero_what_they_should",

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! `atomctl` as a person uses it.
+
+use std::process::Command;
+
+use anyhow::{ensure, Context as _, Result};
+use serde_json::Value;
+
+use super::Context;
+use crate::load::fio::{Fio, Shape};
+use crate::site::{Site, Spec};
+
+/// There and back between two payloads that both stay loaded.
+pub fn a_parked_payload_is_switched_back_to(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let device = site.volume("data", Spec::ram(16).depth(8))?;
+    let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
+    let new = site.file("1.1.0").display().to_string();
+    let parked = atomctl(&["upgrade", "--keep-parked", &new])?;
+    ensure!(text(&parked, "outcome")? == "switched", "{parked}");
+    let (mut there, mut back) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        context.step(&format!("round {round}"));
+        let report = atomctl(&["rollback"])?;
+        ensure!(text(&report, "to")? == "1.0.0" && site.live()? == "1.0.0", "{report}");
+        back.push(pause(&report)?);
+        let report = atomctl(&["rollback"])?;
+        ensure!(text(&report, "to")? == "1.1.0" && site.live()? == "1.1.0", "{report}");
+        there.push(pause(&report)?);
+    }
+    context.fact("pause_us_up", super::upgrades::quantiles(&mut there));
+    context.fact("pause_us_down", super::upgrades::quantiles(&mut back));
+    let unloaded = atomctl(&["unload", "1.0.0"])?;
+    ensure!(text(&unloaded, "schema")?.starts_with("atom.unload"), "{unloaded}");
+    load.stop()?;
+    site.leave()
+}
+
+/// Each verb prints one document, and the halves of a cold handoff work by hand.
+pub fn every_verb_answers_with_one_document(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let create = ["volume", "create", "data", "--kind", "ram", "--size", "16M"];
+    atomctl(&create)?;
+    let twice = Command::new("atomctl").args(create).output()?;
+    ensure!(!twice.status.success(), "a name was taken twice");
+    for verb in [&["status"][..], &["list"], &["verify"], &["history"], &["volume", "list"]] {
+        context.step(&verb.join(" "));
+        let document = atomctl(verb)?;
+        ensure!(text(&document, "schema")?.starts_with("atom."), "{document}");
+        // For people it says the same in words, with what serves or the device in it.
+        let words = context.run(&[&["atomctl"][..], verb].concat())?;
+        ensure!(!words.trim().is_empty() && !words.starts_with('{'), "{verb:?}: {words}");
+    }
+    context.step("abandon and adopt by hand");
+    atomctl(&["abandon"])?;
+    ensure!(site.live()?.is_empty(), "somebody is live after an abandon");
+    let status = context.run(&["atomctl", "status"])?;
+    ensure!(status.contains("held"), "{status}");
+    atomctl(&["adopt"])?;
+    ensure!(site.live()? == "1.0.0", "nobody has adopted");
+    atomctl(&["volume", "destroy", "data"])?;
+    let usage = Command::new("atomctl").args(["--json", "bogus"]).output()?;
+    ensure!(usage.status.code() == Some(2), "wrong usage: {}", usage.status);
+    site.leave()
+}
+
+fn atomctl(args: &[&str]) -> Result<Value> {
+    let output = Command::new("atomctl").arg("--json").args(args).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "atomctl {args:?}: {} {said}{complaint}", output.status);
+    serde_json::from_str(&said).with_context(|| format!("atomctl {args:?} said {said}"))
+}
+
+fn text<'a>(document: &'a Value, field: &str) -> Result<&'a str> {
+    document.get(field).and_then(Value::as_str).with_context(|| format!("no {field} in {document}"))
+}
+
+fn pause(report: &Value) -> Result<u64> {
+    report.get("pause_us").and_then(Value::as_u64).with_context(|| format!("no pause in {report}"))
+}

@@ -75,10 +75,19 @@ impl CommandLine {
         self.expression().read().with_context(|| format!("this command failed: {self}"))
     }
 
-    /// Runs the command with its output where ours goes, and tells whether it exited with 0.
+    /// Runs the command and tells whether it exited with 0. What it prints goes to our error output: our
+    /// standard output may be a document.
     pub fn passes(&self) -> Result<bool> {
-        let output = self
-            .expression()
+        self.succeeds(self.expression().stdout_to_stderr())
+    }
+
+    /// Runs the command on our terminal, as what the person came for, and tells whether it exited with 0.
+    pub fn passes_on_terminal(&self) -> Result<bool> {
+        self.succeeds(self.expression())
+    }
+
+    fn succeeds(&self, expression: duct::Expression) -> Result<bool> {
+        let output = expression
             .unchecked()
             .run()
             .with_context(|| format!("this command could not be started: {self}"))?;
@@ -115,6 +124,12 @@ fn quote(arg: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_a_command_passes_is_its_exit_code() {
+        assert!(CommandLine::new("sh").args(["-c", "echo not a document"]).passes().unwrap());
+        assert!(!CommandLine::new("sh").args(["-c", "exit 3"]).passes().unwrap());
+    }
 
     #[test]
     fn a_command_is_shown_so_that_a_shell_reads_it_back() {

@@ -97,7 +97,7 @@ fn shell(target: &Target) -> Result<()> {
     let dir = &folder.path;
     let command = qemu::command(&sysroot, &config, dir, qemu::Use::Interactive)?;
     eprintln!("Ctrl-A x ends QEMU, `exit` turns the guest off");
-    if command.passes()? {
+    if command.passes_on_terminal()? {
         return Ok(());
     }
     Err(failed(

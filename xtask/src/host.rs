@@ -75,6 +75,29 @@ pub fn install_missing(wanted: &[(&str, &Path)]) -> Result<()> {
     ))
 }
 
+/// Refuses to go on when something is mounted below `dir`, which is about to be deleted with all that is in it.
+pub fn require_nothing_mounted(dir: &Path) -> Result<()> {
+    let table =
+        std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    match mounted_below(&table, dir) {
+        None => Ok(()),
+        Some(place) => Err(refused(
+            format!("{} cannot be deleted", dir.display()),
+            format!("{place} is mounted in it, and would be emptied as well"),
+            format!("unmount it: umount {place}"),
+        )),
+    }
+}
+
+/// The first mount point below `dir` in a table as `/proc/self/mountinfo` has it.
+fn mounted_below<'a>(table: &'a str, dir: &Path) -> Option<&'a str> {
+    // proc_pid_mountinfo(5): the fifth field.
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .find(|place| Path::new(place).starts_with(dir))
+}
+
 /// Refuses to go on unless the file system that holds `dir` has `gib` GiB to spare.
 pub fn require_space(dir: &Path, gib: u64) -> Result<()> {
     let stat = nix::sys::statvfs::statvfs(dir)
@@ -92,4 +115,18 @@ pub fn require_space(dir: &Path, gib: u64) -> Result<()> {
         "a sysroot holds a Debian tree, a compiler and an unpacked kernel source",
         "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
     ))
+}
+
+#[cfg(test)]
+mod mount_tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_within_a_folder_is_noticed_and_one_beside_it_is_not() {
+        let table =
+            "22 1 0:20 / /proc rw - proc proc rw\n30 1 0:5 / /cache/root/proc ro - proc proc rw\n";
+        assert_eq!(mounted_below(table, Path::new("/cache/root")), Some("/cache/root/proc"));
+        assert_eq!(mounted_below(table, Path::new("/cache/ro")), None);
+        assert_eq!(mounted_below(table, Path::new("/cache/other")), None);
+    }
 }

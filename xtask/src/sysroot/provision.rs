@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{archive, recipe, Sysroot, LAST_STAGE};
 use crate::command_line::CommandLine;
+use crate::host;
 use crate::kernel::{offer, prepare, symbols};
 use crate::places;
 use crate::progress::Step;
@@ -35,12 +36,17 @@ fn bootstrap(sysroot: &Sysroot, mirror: &str, step: &Step) -> Result<()> {
     let root = sysroot.root();
     if root.exists() {
         // An interrupted bootstrap leaves a tree that cannot be told from a good one.
+        host::require_nothing_mounted(&root)?;
         std::fs::remove_dir_all(&root)
             .with_context(|| format!("cannot remove {}", root.display()))?;
     }
     let shared = archive::host_settings()?.into_iter().map(|line| format!("--aptopt={line}"));
     step.run(
-        &CommandLine::new("mmdebstrap")
+        // In namespaces of its own, and killed with us: its processes and what it mounts in the tree go away
+        // together, so that a run that was interrupted leaves nothing but files.
+        &CommandLine::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap"])
             .args(shared)
             .args(["--mode=root", "--variant=minbase", "--architectures=amd64"])
             .arg("--skip=cleanup/apt")

@@ -124,8 +124,8 @@ mod mount_tests {
     #[test]
     fn a_mount_within_a_folder_is_noticed_and_one_beside_it_is_not() {
         let table =
-            "22 1 0:20 / /proc rw - proc proc rw\n30 1 0:5 / /cache/root/proc ro - proc proc rw\n";
-        assert_eq!(mounted_below(table, Path::new("/cache/root")), Some("/cache/root/proc"));
+            "22 1 0:20 / /proc rw - proc proc rw\n30 1 0:5 / /cache/tree/proc ro - proc proc rw\n";
+        assert_eq!(mounted_below(table, Path::new("/cache/tree")), Some("/cache/tree/proc"));
         assert_eq!(mounted_below(table, Path::new("/cache/ro")), None);
         assert_eq!(mounted_below(table, Path::new("/cache/other")), None);
     }

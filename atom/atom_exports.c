@@ -3,7 +3,7 @@
  * What Rust cannot say in an out-of-tree module: which symbols are exported to payloads, and that the
  * numbers in the abi crate are those of this kernel's headers. There is no code here.
  *
- * The functions are defined in sys.rs and declared, with their contract, in abi/src/calls.rs.
+ * The functions are defined in sys/exports.rs and declared, with their contract, in abi/src/calls.rs.
  */
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
@@ -16,6 +16,11 @@ int atom_payload_unregister(int id);
 int atom_device_create(const void *spec, u64 cookie, u32 *id);
 int atom_device_destroy(u32 id);
 int atom_device_bind(u32 id, u64 cookie);
+int atom_device_change(u32 id, const void *spec);
+int atom_checkpoint(int id, const u8 *image, u64 bytes);
+int atom_object_preserve(u64 key, u32 kind, void *object);
+int atom_object_claim(u64 key, u32 kind, void **object);
+int atom_object_release(u64 key, u32 kind);
 int atom_request_end(void *request, u64 epoch, u32 status);
 int atom_pages_create(u64 key, struct xarray **store);
 int atom_pages_claim(u64 key, struct xarray **store);
@@ -27,6 +32,11 @@ EXPORT_SYMBOL_GPL(atom_payload_unregister);
 EXPORT_SYMBOL_GPL(atom_device_create);
 EXPORT_SYMBOL_GPL(atom_device_destroy);
 EXPORT_SYMBOL_GPL(atom_device_bind);
+EXPORT_SYMBOL_GPL(atom_device_change);
+EXPORT_SYMBOL_GPL(atom_checkpoint);
+EXPORT_SYMBOL_GPL(atom_object_preserve);
+EXPORT_SYMBOL_GPL(atom_object_claim);
+EXPORT_SYMBOL_GPL(atom_object_release);
 EXPORT_SYMBOL_GPL(atom_request_end);
 EXPORT_SYMBOL_GPL(atom_pages_create);
 EXPORT_SYMBOL_GPL(atom_pages_claim);

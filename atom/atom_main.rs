@@ -8,29 +8,45 @@
 //!
 //! | file | one reason to exist |
 //! | --- | --- |
-//! | `sys.rs` | all `unsafe`: the layer on the kernel, the calls into and from a payload |
-//! | `state.rs` | what Atom knows: payloads, devices, page stores |
+//! | `sys/` | all `unsafe`: the layer on the kernel, the calls into and from a payload |
+//! | `state.rs` | what Atom knows: payloads, devices, preserved objects, the handoff under way |
+//! | `turn.rs` | one task at a time hands over; a lock that survives its owner |
+//! | `operation.rs` | calling an operation of a payload in a way that survives its never returning |
 //! | `handoff.rs` | switch, abandon and adopt, driven by the lifecycle of the ABI |
+//! | `back.rs` | the way back from each of them |
 //! | `barrier.rs` | gates and drain, over all devices together |
+//! | `watch.rs` | what must work even when the tool has died |
 //! | `calls.rs` | what a payload may ask for |
 //! | `control.rs` | the ioctls of `/dev/atom-control` |
+//! | `reports.rs` | the last reports |
+//! | `slot.rs`, `handles.rs`, `awaited.rs`, `watch_rules.rs` | pure: also a library that the host tests and explores |
 //!
 //! Lock order, outermost first:
 //!
-//! 1. `CONTROL`, held over a whole handoff or command, also while the payload runs;
+//! 1. the turn, held over a whole handoff or command, also while the payload runs;
 //! 2. whatever the payload locks in its operations;
-//! 3. `STATE`, held for table look-ups only: never while a payload runs, never while something waits.
+//! 3. the block layer's `limits_lock` of one queue, while a device is changed;
+//! 4. `STATE`, held for table look-ups only: never while a payload runs, never while something waits.
 //!
-//! The I/O path (`queue_rq`, `atom_request_end`, open, release) takes neither.
+//! The I/O path (`queue_rq`, `timeout`, `atom_request_end`, open, release) takes none of them.
 
 #[path = "abi/abi.rs"]
 mod abi;
+mod awaited;
+mod back;
 mod barrier;
 mod calls;
 mod control;
+mod handles;
 mod handoff;
+mod operation;
+mod reports;
+mod slot;
 mod state;
 mod sys;
+mod turn;
+mod watch;
+mod watch_rules;
 
 use kernel::prelude::*;
 
@@ -43,7 +59,7 @@ module! {
 }
 
 /// Version of Atom, shown in its status.
-const VERSION: &str = "1.0.0";
+const VERSION: &str = "1.1.0";
 
 /// The kernel's log formats with its own trait.
 macro_rules! log_as_displayed {
@@ -59,8 +75,26 @@ log_as_displayed!(abi::text::Text, abi::version::Refusal);
 
 #[pin_data(PinnedDrop)]
 struct Atom {
+    /// First, because it can fail, and nobody may have opened the control device then.
+    watch: Watching,
     #[pin]
     control: sys::ControlDevice,
+}
+
+/// Atom's watch runs while this exists.
+struct Watching;
+
+impl Watching {
+    fn begin() -> Result<Self> {
+        sys::WATCH.start()?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        sys::WATCH.stop();
+    }
 }
 
 impl kernel::InPlaceModule for Atom {
@@ -74,6 +108,7 @@ impl kernel::InPlaceModule for Atom {
             abi::layout::HASH
         );
         try_pin_init!(Self {
+            watch: Watching::begin()?,
             control <- sys::ControlDevice::register(),
         })
     }
@@ -84,6 +119,7 @@ impl PinnedDrop for Atom {
     fn drop(self: Pin<&mut Self>) {
         // The kernel unloads Atom only when no payload is loaded, no device is open and nobody has
         // the control device open. What is held has no reader left.
+        sys::WATCH.stop();
         handoff::tear_down();
         sys::exit();
         pr_info!("unloaded\n");

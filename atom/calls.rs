@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a payload may ask for: the bodies of the functions in `abi/src/calls.rs`.
+//! What a payload may ask for. The contract of each call is in `abi/src/calls.rs`.
 //!
-//! `sys.rs` turns the raw pointers of a call into what these take. Each takes `STATE` for table
-//! look-ups only; creating and destroying a device happens with no lock of ours but `CONTROL`, which
-//! the caller of the payload's operation holds.
+//! All run in process context and may sleep. They take `STATE` for look-ups only; who has the turn is
+//! decided by the operation that the payload is in.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::device::DeviceSpec;
+use crate::abi::device::{ChangeError, DeviceSpec};
+use crate::abi::image::Image;
 use crate::abi::request::op;
 use crate::abi::text::Text;
 use crate::abi::version::{negotiate, reason, Offer, Refusal};
-use crate::state::{Device, Registered, Running, Store};
-use crate::sys::{self, Disk, NoIo, PageStore, Payload, STATE};
+use crate::handoff::CHANGE_WAIT_NS;
+use crate::state::{Device, Operation, Preserved, Registered, StoredImage};
+use crate::sys::{self, Disk, NoIo, Object, PageStore, Payload, STATE};
+use crate::turn::Holder;
 
-/// `atom_payload_register`: negotiates, and enters the payload into the list.
-pub(crate) fn register(payload: Result<Payload, Refusal>, version: Text) -> Result<u32> {
-    let admitted = payload.and_then(|payload| {
+/// The kind of a page store among the preserved objects.
+pub(crate) const PAGES: u32 = 0;
+
+/// `atom_payload_register`: negotiates, and enters the payload into the list. `Err` with the refusal of one
+/// that could not even be read, and its version.
+pub(crate) fn register(payload: Result<Payload, (Refusal, Text)>) -> Result<u32> {
+    let version = payload.as_ref().map_or_else(|(_, version)| *version, Payload::version);
+    let admitted = payload.map_err(|(refusal, _)| refusal).and_then(|payload| {
         negotiate(&Offer::ATOM, &payload.offer())?;
         payload.is_complete().then_some(payload).ok_or(Refusal::new(reason::TABLE, 1, 0))
     });
@@ -33,9 +40,20 @@ pub(crate) fn register(payload: Result<Payload, Refusal>, version: Text) -> Resu
     match admitted {
         Ok(payload) => {
             let id = state.next_payload_id();
-            state.payloads.push(Registered { id, payload, was_live: false }, GFP_KERNEL)?;
+            let entry = Registered {
+                id,
+                payload,
+                pin: None,
+                was_live: false,
+                dead: false,
+                forsaken: false,
+                died: false,
+                clean: true,
+            };
+            state.payloads.push(entry, GFP_KERNEL)?;
             drop(state);
             pr_info!("payload {} registered as {}\n", version, id);
+            sys::announce(&[fmt!("ATOM_EVENT=loaded"), fmt!("ATOM_VERSION={version}")]);
             Ok(id)
         }
         Err(refusal) => {
@@ -49,14 +67,15 @@ pub(crate) fn register(payload: Result<Payload, Refusal>, version: Text) -> Resu
 }
 
 /// `atom_payload_unregister`. The kernel runs a module's exit only without references, and Atom holds
-/// one on the live payload and on a candidate, so neither can come here.
+/// one on the live payload, on a candidate and on one that is parked for a soak, so none can come here.
 pub(crate) fn unregister(id: u32) -> Result {
-    let mut state = STATE.lock();
-    let before = state.payloads.len();
-    state.payloads.retain(|entry| entry.id != id);
-    if state.payloads.len() == before {
-        return Err(ENOENT);
-    }
+    let gone = {
+        let mut state = STATE.lock();
+        let at = state.payloads.iter().position(|entry| entry.id == id).ok_or(ENOENT)?;
+        state.payloads.remove(at).map_err(|_| ENOENT)?
+    };
+    let version = gone.payload.version();
+    sys::announce(&[fmt!("ATOM_EVENT=unloaded"), fmt!("ATOM_VERSION={version}")]);
     Ok(())
 }
 
@@ -65,25 +84,28 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
     if !spec.is_valid() {
         return Err(EINVAL);
     }
-    let (id, slot) = {
+    let (id, seat) = {
+        let _no_io = NoIo::enter();
         let mut state = STATE.lock();
-        if state.running != Running::Command {
+        if !state.is_within(Operation::Command) {
             return Err(EINVAL);
         }
         state.devices.reserve(1, GFP_KERNEL)?;
         let id = state.free_device_id().ok_or(ENOSPC)?;
-        let live = state.live.and_then(|live| state.payload(live));
-        let slot = live.ok_or(ENODEV)?.payload.slot(state.epoch);
-        (id, slot)
+        let live = state.payload(state.live).ok_or(ENODEV)?;
+        (id, live.payload.seat(state.epoch))
     };
-    // `CONTROL` is held: nobody else can take the number meanwhile.
+    // The turn is the caller's: nobody else can take the number meanwhile.
     let disk: Arc<Disk> = Disk::create(id, spec)?;
-    disk.fill_slot(slot, cookie);
+    disk.slot().fill(seat, cookie);
     // The device is in the list before it is visible, so that whatever is opened is also held.
-    STATE
-        .lock()
-        .devices
-        .push(Device { disk: disk.clone(), spec: *spec, bound: None }, GFP_KERNEL)?;
+    let stale = {
+        let device = Device { disk: disk.clone(), spec: *spec, bound: None, wanted: None };
+        let mut state = STATE.lock();
+        state.devices.push(device, GFP_KERNEL)?;
+        state.checkpoint.take()
+    };
+    drop(stale);
     if let Err(error) = disk.add() {
         forget_device(id);
         return Err(error);
@@ -95,12 +117,13 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
 pub(crate) fn device_destroy(id: u32) -> Result {
     let disk = {
         let mut state = STATE.lock();
-        if state.running != Running::Command {
+        if !state.is_within(Operation::Command) {
             return Err(EINVAL);
         }
         state.device_mut(id).ok_or(ENOENT)?.disk.clone()
     };
-    if !disk.refuse_opens() {
+    // A request that will never end would be waited for.
+    if disk.left() != 0 || !disk.opens().refuse() {
         return Err(EBUSY);
     }
     // Its number stays taken until the name is free.
@@ -115,14 +138,15 @@ fn forget_device(id: u32) {
     let mut state = STATE.lock();
     let at = state.devices.iter().position(|device| device.disk.id() == id);
     let gone = at.and_then(|at| state.devices.remove(at).ok());
+    let stale = state.checkpoint.take();
     drop(state);
-    drop(gone);
+    drop((gone, stale));
 }
 
 /// `atom_device_bind`.
 pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
     let mut state = STATE.lock();
-    if state.running != Running::Adopt {
+    if !state.is_within(Operation::Adopt) {
         return Err(EINVAL);
     }
     let device = state.device_mut(id).ok_or(ENOENT)?;
@@ -133,39 +157,116 @@ pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
     Ok(())
 }
 
-/// `atom_pages_create`: the address of the store's xarray.
-pub(crate) fn pages_create(key: u64) -> Result<usize> {
+/// `atom_device_change`.
+pub(crate) fn device_change(id: u32, spec: &DeviceSpec) -> Result {
+    let disk = {
+        let mut state = STATE.lock();
+        let (adopts, commands) =
+            (state.is_within(Operation::Adopt), state.is_within(Operation::Command));
+        let device = state.device_mut(id).ok_or(ENOENT)?;
+        let open = device.disk.opens().count() != 0;
+        match device.spec.check_change(spec, open) {
+            Ok(()) => {}
+            Err(ChangeError::Invalid) => return Err(EINVAL),
+            Err(ChangeError::Holder) => return Err(EBUSY),
+        }
+        if adopts {
+            device.wanted = Some(*spec);
+            return Ok(());
+        }
+        if !commands {
+            return Err(EINVAL);
+        }
+        device.disk.clone()
+    };
+    disk.change(spec, CHANGE_WAIT_NS)?;
+    if let Some(device) = STATE.lock().device_mut(id) {
+        device.spec = device.spec.changed_to(spec);
+    }
+    Ok(())
+}
+
+/// `atom_checkpoint`.
+pub(crate) fn checkpoint(id: u32, bytes: &[u8]) -> Result {
     // A live payload may ask for it at any time, also while a handoff holds I/O.
     let _no_io = NoIo::enter();
-    let pages = PageStore::new()?;
+    let schema = Image::parse(bytes).map_err(|_| EINVAL)?.schema();
+    let mut image = StoredImage::allocate(bytes.len() as u64, schema).map_err(|_| ENOMEM)?;
+    image.buffer.copy_from_slice(bytes);
+    image.used = bytes.len();
+    let image = Arc::new(image, GFP_KERNEL)?;
+    let before = {
+        let mut state = STATE.lock();
+        let writes = state.payload(id).ok_or(EPERM)?.payload.schema();
+        if state.live != id {
+            return Err(EPERM);
+        }
+        if !(writes.write_min..=writes.write_max).contains(&schema) {
+            return Err(EINVAL);
+        }
+        state.checkpoint.replace(image)
+    };
+    drop(before);
+    Ok(())
+}
+
+/// `atom_pages_create`: the address of the store's xarray.
+pub(crate) fn pages_create(key: u64) -> Result<usize> {
+    let pages = {
+        let _no_io = NoIo::enter();
+        PageStore::new()?
+    };
     let address = pages.address();
-    let mut state = STATE.lock();
-    if state.store_mut(key).is_some() {
-        return Err(EEXIST);
-    }
-    // It need not be claimed by the payload that has it; the next adopt begins with nothing claimed.
-    state.stores.push(Store { key, pages, claimed: true }, GFP_KERNEL)?;
+    preserve(key, PAGES, address, Object::Pages(pages))?;
     Ok(address)
 }
 
-/// `atom_pages_claim`: the address of the store's xarray.
-pub(crate) fn pages_claim(key: u64) -> Result<usize> {
+/// `atom_object_preserve`, and the second half of creating a page store. On an error the reference is the
+/// caller's as before.
+pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> Result {
+    // A live payload may ask for it at any time, also while a handoff holds I/O.
+    let _no_io = NoIo::enter();
     let mut state = STATE.lock();
-    if state.running != Running::Adopt {
+    let room = match state.find_preserved(key, kind) {
+        Some(_) => Err(EEXIST),
+        None => state.preserved.reserve(1, GFP_KERNEL).map_err(Error::from),
+    };
+    // It need not be claimed by the payload that has it; the next adopt begins with nothing claimed.
+    let entry = Preserved { key, kind, address, object, claimed: true };
+    match room {
+        Ok(()) => state.preserved.push(entry, GFP_KERNEL).map_err(Error::from),
+        Err(error) => {
+            drop(state);
+            entry.object.give_back();
+            Err(error)
+        }
+    }
+}
+
+/// `atom_pages_claim`, `atom_object_claim`: what the payload is given.
+pub(crate) fn claim(key: u64, kind: u32) -> Result<usize> {
+    let mut state = STATE.lock();
+    if !state.is_within(Operation::Adopt) {
         return Err(EINVAL);
     }
-    let store = state.store_mut(key).ok_or(ENOENT)?;
-    match core::mem::replace(&mut store.claimed, true) {
-        false => Ok(store.pages.address()),
+    let at = state.find_preserved(key, kind).ok_or(ENOENT)?;
+    let entry = state.preserved.get_mut(at).ok_or(ENOENT)?;
+    match core::mem::replace(&mut entry.claimed, true) {
+        false => Ok(entry.address),
         true => Err(EEXIST),
     }
 }
 
-/// `atom_pages_release`.
-pub(crate) fn pages_release(key: u64) -> Result {
+/// `atom_pages_release`, `atom_object_release`.
+pub(crate) fn release(key: u64, kind: u32) -> Result {
     let mut state = STATE.lock();
-    let at = state.stores.iter().position(|store| store.key == key);
-    let gone = at.and_then(|at| state.stores.remove(at).ok());
+    let ours = state.holder.as_ref().is_some_and(Holder::is_current);
+    if !ours && !state.lifecycle.gate_open() {
+        // The objects are changing hands, and this is somebody who is late.
+        return Err(EBUSY);
+    }
+    let at = state.find_preserved(key, kind);
+    let gone = at.and_then(|at| state.preserved.remove(at).ok());
     drop(state);
     // A large store takes long to free; that happens behind the lock.
     gone.map(drop).ok_or(ENOENT)

@@ -10,135 +10,124 @@ use kernel::transmute::{AsBytes, FromBytes};
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use crate::abi::control::{
-    kind, payload_state, Command, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Status,
-    IOC_ABANDON, IOC_ADOPT, IOC_COMMAND, IOC_DEVICE, IOC_PAYLOAD, IOC_REPORT, IOC_STATUS,
-    IOC_SWITCH, MAX_DEADLINE_NS, REPORTS_KEPT,
+    kind, number, payload_state, policy, Command, Commit, DeviceInfo, Handoff, PayloadInfo,
+    ReportQuery, Settings, Status, IOC_ABANDON, IOC_ADOPT, IOC_COMMAND, IOC_COMMIT, IOC_DEVICE,
+    IOC_PAYLOAD, IOC_REPORT, IOC_SETTINGS, IOC_STATUS, IOC_SWITCH, MAX_DEADLINE_NS,
 };
-use crate::abi::layout;
+use crate::abi::layout::{first_bytes, HASH};
+use crate::abi::lifecycle::{Event, Step};
 use crate::abi::table::MAX_COMMAND_BYTES;
 use crate::abi::text::Text;
 use crate::abi::version::{caps, AbiRange};
-use crate::handoff;
-use crate::state::Running;
-use crate::sys::{self, Pinned, CONTROL, STALE_COMPLETIONS, STATE};
+use crate::back::advance;
+use crate::handoff::{self, Plan};
+use crate::operation::{run, Stop};
+use crate::state::Operation;
+use crate::sys::{self, Reader, STALE_COMPLETIONS, STATE, WATCH};
+use crate::turn::Turn;
 
-/// What a handoff works on. Behind the lock `CONTROL`.
-pub(crate) struct ControlState {
-    /// The payload that serves.
-    pub(crate) live: Option<Pinned>,
-    /// The state of nobody's payload, or room for the live one's.
-    pub(crate) image: Option<StoredImage>,
-    pub(crate) reports: Reports,
-}
-
-impl ControlState {
-    /// As it is when Atom is loaded.
-    pub(crate) const fn new() -> Self {
-        Self { live: None, image: None, reports: Reports { kept: [Report::EMPTY; REPORTS_KEPT] } }
-    }
-}
-
-/// An image in Atom's memory.
-pub(crate) struct StoredImage {
-    pub(crate) buffer: KVVec<u8>,
-    pub(crate) used: usize,
-    pub(crate) schema: u32,
-}
-
-impl StoredImage {
-    /// The image itself.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.used).unwrap_or(&[])
-    }
-}
-
-/// The last reports, newest first; one without a sequence number is no report.
-pub(crate) struct Reports {
-    kept: [Report; REPORTS_KEPT],
-}
-
-impl Reports {
-    /// Keeps a report and forgets the oldest.
-    pub(crate) fn push(&mut self, report: &Report) {
-        self.kept.rotate_right(1);
-        self.kept[0] = *report;
-    }
-
-    fn get(&self, index: u32) -> Option<&Report> {
-        self.kept.get(index as usize).filter(|report| report.sequence != 0)
-    }
-}
+const STATUS: u32 = number(IOC_STATUS);
+const PAYLOAD: u32 = number(IOC_PAYLOAD);
+const DEVICE: u32 = number(IOC_DEVICE);
+const SWITCH: u32 = number(IOC_SWITCH);
+const ABANDON: u32 = number(IOC_ABANDON);
+const ADOPT: u32 = number(IOC_ADOPT);
+const COMMAND: u32 = number(IOC_COMMAND);
+const REPORT: u32 = number(IOC_REPORT);
+const SETTINGS: u32 = number(IOC_SETTINGS);
+const COMMIT: u32 = number(IOC_COMMIT);
 
 /// Carries out an ioctl.
-pub(crate) fn dispatch(command: u32, address: UserPtr) -> Result {
+pub(crate) fn dispatch(reader: &Reader, command: u32, address: UserPtr) -> Result {
     if !sys::may_control() {
         return Err(EPERM);
     }
-    match command {
-        IOC_STATUS => exchange(address, status),
-        IOC_PAYLOAD => exchange(address, payload),
-        IOC_DEVICE => exchange(address, device),
-        IOC_SWITCH => exchange(address, |wish| carry_out(kind::SWITCH, wish)),
-        IOC_ABANDON => exchange(address, |wish| carry_out(kind::ABANDON, wish)),
-        IOC_ADOPT => exchange(address, |wish| carry_out(kind::ADOPT, wish)),
-        IOC_COMMAND => exchange(address, forward),
-        IOC_REPORT => exchange(address, |query: &mut ReportQuery| {
-            let control = CONTROL.lock();
-            query.report = *control.reports.get(query.index).ok_or(ENOENT)?;
+    match number(command) {
+        STATUS => exchange(address, first_bytes("Status"), |value| status(reader, value)),
+        PAYLOAD => exchange(address, first_bytes("PayloadInfo"), payload),
+        DEVICE => exchange(address, first_bytes("DeviceInfo"), device),
+        SWITCH => exchange(address, HANDOFF, |wish| carry_out(kind::SWITCH, wish)),
+        ABANDON => exchange(address, HANDOFF, |wish| carry_out(kind::ABANDON, wish)),
+        ADOPT => exchange(address, HANDOFF, |wish| carry_out(kind::ADOPT, wish)),
+        COMMAND => exchange(address, first_bytes("Command"), forward),
+        REPORT => exchange(address, first_bytes("ReportQuery"), |query: &mut ReportQuery| {
+            query.report = *STATE.lock().reports.get(query.index).ok_or(ENOENT)?;
             Ok(())
         }),
+        SETTINGS => exchange(address, first_bytes("Settings"), settings),
+        COMMIT => exchange(address, first_bytes("Commit"), commit),
         _ => Err(ENOTTY),
     }
 }
 
-/// Reads a structure that begins with its size, lets `act` fill it, and writes it back.
+const HANDOFF: usize = first_bytes("Handoff");
+
+/// Reads a structure that begins with its size, lets `act` fill it, and writes it back. The caller's may be
+/// shorter, down to `first` bytes, or longer, by what must be zero.
 fn exchange<T: FromBytes + AsBytes>(
     address: UserPtr,
+    first: usize,
     act: impl FnOnce(&mut T) -> Result,
 ) -> Result {
-    let (mut reader, mut writer) = UserSlice::new(address, size_of::<T>()).reader_writer();
-    if reader.clone_reader().read::<u32>()? as usize != size_of::<T>() {
+    let known = size_of::<T>();
+    let theirs = UserSlice::new(address, size_of::<u32>()).reader().read::<u32>()? as usize;
+    if theirs < first {
         return Err(EINVAL);
     }
-    let mut value: T = reader.read()?;
-    act(&mut value)?;
-    writer.write(&value)
+    let common = theirs.min(known);
+    // Too large for the stack. The tool may be what I/O is held for.
+    let no_io = sys::NoIo::enter();
+    let mut buffer = KVec::from_elem(0u8, known, GFP_KERNEL)?;
+    let shared = buffer.get_mut(..common).ok_or(EINVAL)?;
+    UserSlice::new(address, common).reader().read_slice(shared)?;
+    if theirs > known {
+        let rest = theirs.saturating_sub(known);
+        if rest > PAGE_SIZE {
+            return Err(E2BIG);
+        }
+        let mut unknown = KVec::from_elem(0u8, rest, GFP_KERNEL)?;
+        UserSlice::new(address.wrapping_byte_add(known), rest).reader().read_slice(&mut unknown)?;
+        if unknown.iter().any(|byte| *byte != 0) {
+            return Err(E2BIG);
+        }
+    }
+    drop(no_io);
+    let value = T::from_bytes_mut(&mut buffer).ok_or(EINVAL)?;
+    act(value)?;
+    let answer = buffer.get(..common).ok_or(EINVAL)?;
+    UserSlice::new(address, common).writer().write_slice(answer)
 }
 
+const PAGE_SIZE: usize = kernel::page::PAGE_SIZE;
+
 fn carry_out(kind: u32, wish: &mut Handoff) -> Result {
-    if wish.deadline_ns > MAX_DEADLINE_NS {
+    let known = policy::AT_DEADLINE | policy::FORSAKE;
+    if wish.deadline_ns > MAX_DEADLINE_NS
+        || wish.policy & !known != 0
+        || wish.policy & policy::AT_DEADLINE > policy::LEAVE
+        || wish.policy == policy::LEAVE
+    {
         return Err(EINVAL);
     }
-    handoff::carry_out(kind, &mut CONTROL.lock(), wish);
+    let turn = match wish.policy & policy::FORSAKE {
+        0 => Turn::take()?,
+        // The live payload may hang in what somebody has asked it for.
+        _ => Turn::take_from_live()?,
+    };
+    wish.report = *handoff::carry_out(&turn, Plan::asked(kind, wish))?;
     Ok(())
 }
 
-fn status(status: &mut Status) -> Result {
-    let state = STATE.lock();
-    *status = Status {
-        size: size_of::<Status>() as u32,
-        place: state.lifecycle.place.code(),
-        abi: AbiRange::CURRENT,
-        layout_hash: layout::HASH,
-        provides: caps::OFFERED,
-        epoch: state.epoch,
-        live: state.live.unwrap_or(0),
-        payloads: state.payloads.len() as u32,
-        devices: state.devices.len() as u32,
-        opens: state.opens(),
-        preserved: state.stores.len() as u32,
-        reserved: 0,
-        image_bytes: state.image_bytes,
-        handoffs: state.handoffs,
-        stale_completions: STALE_COMPLETIONS.load(Ordering::Relaxed),
-        held_ns: match state.held_since_ns {
-            0 => 0,
-            since => sys::now_ns().saturating_sub(since),
-        },
-        version: Text::new(crate::VERSION),
-        refused: state.refused,
-        refusal: state.refusal,
-    };
+fn status(reader: &Reader, status: &mut Status) -> Result {
+    let size = status.size;
+    *status = STATE.lock().status(sys::now_ns());
+    status.size = size;
+    status.abi = AbiRange::CURRENT;
+    status.layout_hash = HASH;
+    status.provides = caps::OFFERED;
+    status.stale_completions = STALE_COMPLETIONS.load(Ordering::Relaxed);
+    status.version = Text::new(crate::VERSION);
+    status.events = reader.note_events();
     Ok(())
 }
 
@@ -149,10 +138,11 @@ fn payload(info: &mut PayloadInfo) -> Result {
         size: info.size,
         index: info.index,
         id: entry.id,
-        state: match (state.live == Some(entry.id), entry.was_live) {
-            (true, _) => payload_state::LIVE,
-            (false, true) => payload_state::PARKED,
-            (false, false) => payload_state::LOADED,
+        state: match (entry.dead, state.live == entry.id, entry.was_live) {
+            (true, _, _) => payload_state::DEAD,
+            (_, true, _) => payload_state::LIVE,
+            (_, _, true) => payload_state::PARKED,
+            _ => payload_state::LOADED,
         },
         abi: entry.payload.offer().abi,
         schema: entry.payload.schema(),
@@ -166,15 +156,18 @@ fn device(info: &mut DeviceInfo) -> Result {
     let state = STATE.lock();
     let entry = state.devices.get(info.index as usize).ok_or(ENOENT)?;
     let (hw_queues, queue_depth) = entry.disk.shape();
+    let owed = entry.disk.owed();
     *info = DeviceInfo {
         id: entry.disk.id(),
-        opens: entry.disk.opens(),
+        opens: entry.disk.opens().count(),
         capacity_sectors: entry.spec.capacity_sectors,
         features: entry.spec.features,
         hw_queues: hw_queues as u16,
         queue_depth: queue_depth as u16,
-        owed: entry.disk.owed(0, u32::MAX, &mut []),
+        owed: owed.total(),
         reserved: 0,
+        errors: entry.disk.errors(),
+        oldest_ns: owed.oldest_ns,
         ..*info
     };
     Ok(())
@@ -190,17 +183,58 @@ fn forward(command: &mut Command) -> Result {
     let mut output = KVVec::from_elem(0u8, output_bytes, GFP_KERNEL)?;
     user(command.input, input_bytes).reader().read_slice(&mut input)?;
     let used = {
-        let control = CONTROL.lock();
-        let live = control.live.as_ref().ok_or(ENODEV)?;
-        STATE.lock().running = Running::Command;
-        let (result, used) = live.command(&input, &mut output);
-        STATE.lock().running = Running::Nothing;
+        let turn = Turn::take()?;
+        let live = STATE.lock().live;
+        if live == 0 {
+            return Err(ENODEV);
+        }
+        let carried_out =
+            run(&turn, live, Operation::Command, |payload| payload.command(&input, &mut output));
+        let (result, used) = match carried_out {
+            Ok(answer) => answer,
+            Err(Stop::Refused(_)) => return Err(ENODEV),
+            Err(Stop::Lost) => return Err(Error::from_errno(sys::OWNER_DEAD)),
+        };
         command.result = result;
         used
     };
     let answer = output.get(..used).unwrap_or(&[]);
     user(command.output, answer.len()).writer().write_slice(answer)?;
     command.output_bytes = answer.len() as u32;
+    Ok(())
+}
+
+fn settings(wanted: &mut Settings) -> Result {
+    let mut state = STATE.lock();
+    let changed = state.settings.changed_by(wanted).ok_or(EINVAL)?;
+    state.settings = changed;
+    if wanted.change != 0 {
+        state.hold_acted = false;
+    }
+    drop(state);
+    *wanted = Settings { size: wanted.size, change: wanted.change, ..changed };
+    WATCH.wake();
+    Ok(())
+}
+
+fn commit(wanted: &mut Commit) -> Result {
+    let _turn = Turn::take()?;
+    let version = {
+        let state = STATE.lock();
+        state.soak.ok_or(ENOENT)?;
+        if state.live != wanted.payload {
+            return Err(Error::from_errno(sys::STALE));
+        }
+        state.version(state.live)
+    };
+    advance(Event::Done(Step::Commit)).map_err(|_| ENOENT)?;
+    {
+        let mut state = STATE.lock();
+        let before = state.soak.take();
+        state.unpin(before.map_or(0, |before| before.parked));
+    }
+    sys::announce(&[fmt!("ATOM_EVENT=commit"), fmt!("ATOM_VERSION={version}")]);
+    WATCH.wake();
     Ok(())
 }
 

@@ -1,56 +1,93 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The handoff: switch, abandon and adopt, driven by [`lifecycle::advance`].
+//! The handoff: switch, abandon and adopt, driven by the lifecycle of the ABI.
 //!
-//! Each runs in the task that asked for it, under `CONTROL`, and writes a report. Between the gate's
+//! Each runs in the task that asked for it, which has the turn, and writes a report. Between the gate's
 //! closing and its opening nothing is allocated that could wait for I/O, no module is loaded, and one
 //! grace period passes. A step that fails is taken back by the inverses that the lifecycle names.
 
-use core::mem::{replace, size_of};
+use core::mem::{replace, take};
 
 use kernel::prelude::*;
+use kernel::sync::{Arc, UniqueArc};
 
-use crate::abi::control::{kind, outcome, phase, Handoff as Wish, Report};
-use crate::abi::image::{Image, MAX_BYTES};
-use crate::abi::lifecycle::{self, Event, Inverse, Place, Step, Transition};
-use crate::abi::table::PrepareArgs;
+use crate::abi::control::{
+    cause, kind, outcome, phase, policy, stage, Handoff as Wish, Report, Stage,
+};
+use crate::abi::image::Image;
+use crate::abi::lifecycle::{Event, Place, Step};
+use crate::abi::table::adopt_flags;
 use crate::abi::version::{common_schema, reason, Refusal};
+use crate::back::{self, advance};
 use crate::barrier;
-use crate::control::{ControlState, StoredImage};
-use crate::state::{Running, State};
-use crate::sys::{self, NoIo, Pinned, STATE};
+use crate::operation::{failed, run, Outcome, Stop};
+use crate::state::{Operation, Progress, Soak, State, StoredImage};
+use crate::sys::{self, NoIo, Payload, STATE, WATCH};
+use crate::turn::Turn;
 
-/// A payload that is to take over.
-struct Candidate {
-    id: u32,
-    pinned: Pinned,
+/// The longest that one call of *suspend* may wait.
+const SUSPEND_WAIT_NS: u64 = 50_000_000;
+/// What operations are given at least after a deadline has passed and the handoff goes on.
+const LEAST_TIME_NS: u64 = 1_000_000_000;
+/// The longest that the change of a device waits for its requests.
+pub(crate) const CHANGE_WAIT_NS: u64 = 5_000_000_000;
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) kind: u32,
+    pub(crate) target: u32,
+    pub(crate) schema: u32,
+    pub(crate) policy: u32,
+    pub(crate) deadline_ns: u64,
+    pub(crate) cause: u32,
+}
+
+impl Plan {
+    /// What somebody asks for at the control device.
+    pub(crate) fn asked(kind: u32, wish: &Wish) -> Self {
+        Self {
+            kind,
+            target: wish.payload,
+            schema: wish.schema,
+            policy: wish.policy,
+            deadline_ns: wish.deadline_ns,
+            cause: cause::ASKED,
+        }
+    }
 }
 
 /// A handoff under way.
 struct Handoff<'a> {
-    control: &'a mut ControlState,
-    report: &'a mut Report,
-    candidate: Option<Candidate>,
+    turn: &'a Turn,
+    plan: Plan,
+    report: KBox<Report>,
+    live: u32,
+    candidate: u32,
+    /// The live payload is not asked for anything.
+    forsaken: bool,
     /// When the present phase began.
     mark_ns: u64,
-    /// When the gates closed; 0 while they are open.
-    closed_ns: u64,
     /// When the drain, and the image after it, must be done.
     until_ns: u64,
+    /// Room for the image, and then the image.
+    room: Option<UniqueArc<StoredImage>>,
+    image: Option<Arc<StoredImage>>,
+    /// The image that there is: of nobody's payload, or of one that is not asked.
+    stored: Option<Arc<StoredImage>>,
     no_io: Option<NoIo>,
 }
 
-type Outcome = Result<(), Refusal>;
-
-/// Carries out a handoff of one [`kind`]; what became of it stands in the report. Sleeps.
-pub(crate) fn carry_out(kind: u32, control: &mut ControlState, wish: &mut Wish) {
-    let mut handoff = Handoff::begin(kind, control, &mut wish.report);
-    let result = match kind {
-        kind::SWITCH => handoff.switch(wish.payload, wish.schema, wish.deadline_ns),
-        kind::ABANDON => handoff.abandon(wish.schema, wish.deadline_ns),
-        _ => handoff.adopt(wish.payload),
+/// Carries out a handoff; what became of it stands in the report. Sleeps. `EOWNERDEAD` when the task lost its
+/// turn meanwhile: the report of whoever went back is with the others.
+pub(crate) fn carry_out(turn: &Turn, plan: Plan) -> Result<KBox<Report>> {
+    let mut handoff = Handoff::begin(turn, plan)?;
+    let result = match plan.kind {
+        kind::SWITCH => handoff.switch(),
+        kind::ABANDON => handoff.abandon(),
+        _ => handoff.adopt(),
     };
-    handoff.end(result);
+    handoff.end(result)
 }
 
 /// Removes what Atom holds. The module is going: no payload is loaded and no device is open. Sleeps.
@@ -59,372 +96,658 @@ pub(crate) fn tear_down() {
     if STATE.lock().lifecycle.place == Place::Held {
         barrier::open();
     }
-    let state = replace(&mut *STATE.lock(), State::new());
-    state.devices.iter().for_each(|device| device.disk.remove());
-    drop(state);
-    sys::CONTROL.lock().image = None;
+    let (devices, preserved) = {
+        let mut state = STATE.lock();
+        (state.image, state.checkpoint) = (None, None);
+        (take(&mut state.devices), take(&mut state.preserved))
+    };
+    devices.iter().for_each(|device| device.disk.remove());
+    drop(preserved);
+}
+
+/// Tells everybody what became of a handoff.
+pub(crate) fn announce(report: &Report) {
+    let event = match report.kind {
+        kind::SWITCH => "switch",
+        kind::ABANDON => "abandon",
+        kind::ADOPT => "adopt",
+        _ => "expire",
+    };
+    let outcome = match report.outcome {
+        outcome::DONE => "done",
+        outcome::UNDONE => "undone",
+        _ => "refused",
+    };
+    sys::announce(&[
+        fmt!("ATOM_EVENT={event}"),
+        fmt!("ATOM_OUTCOME={outcome}"),
+        fmt!("ATOM_CAUSE={}", cause::name_of(report.cause)),
+        fmt!("ATOM_FROM={}", report.from),
+        fmt!("ATOM_TO={}", report.to),
+        fmt!("ATOM_SEQUENCE={}", report.sequence),
+    ]);
 }
 
 impl<'a> Handoff<'a> {
-    fn begin(kind: u32, control: &'a mut ControlState, report: &'a mut Report) -> Self {
-        let state = STATE.lock();
-        let live = state.live.and_then(|id| state.payload(id));
-        *report = Report {
-            kind,
-            started_ns: sys::now_ns(),
-            opens: state.opens(),
-            devices: state.devices.len() as u32,
-            preserved: state.stores.len() as u32,
-            from: live.map_or(Report::EMPTY.from, |live| live.payload.version()),
-            ..Report::EMPTY
+    fn begin(turn: &'a Turn, plan: Plan) -> Result<Self> {
+        let mut report = {
+            // I/O may be held already.
+            let _no_io = NoIo::enter();
+            KBox::new(Report::EMPTY, GFP_KERNEL)?
         };
+        let mut state = STATE.lock();
+        let started_ns = sys::now_ns();
+        (report.kind, report.cause, report.policy) = (plan.kind, plan.cause, plan.policy);
+        report.started_ns = started_ns;
+        report.opens = state.opens();
+        report.devices = state.devices.len() as u32;
+        report.preserved = state.preserved.len() as u32;
+        report.from = state.version(state.live);
+        state.progress = Progress { kind: plan.kind, started_ns, ..Progress::NONE };
+        let live = state.live;
+        let forsaken = live != 0 && (plan.policy & policy::FORSAKE != 0 || state.is_dead(live));
         drop(state);
-        let mark_ns = report.started_ns;
-        Self { control, report, candidate: None, mark_ns, closed_ns: 0, until_ns: 0, no_io: None }
+        Ok(Self {
+            turn,
+            plan,
+            report,
+            live,
+            candidate: 0,
+            forsaken,
+            mark_ns: started_ns,
+            until_ns: u64::MAX,
+            room: None,
+            image: None,
+            stored: None,
+            no_io: None,
+        })
     }
 
     /// Warm: from the live payload to another one.
-    fn switch(&mut self, target: u32, schema: u32, deadline_ns: u64) -> Outcome {
+    fn switch(&mut self) -> Outcome {
         self.begin_in(Place::Live)?;
-        self.prepare(Some(target), schema)?;
-        self.close_and_drain(deadline_ns)?;
+        self.find_candidate()?;
+        self.prepare()?;
+        self.suspend()?;
+        self.close(Step::Close)?;
+        self.drain()?;
         self.freeze(Step::Adopt)?;
-        let old = self.take_over()?;
-        self.release(old);
-        Ok(())
+        self.take_over()?;
+        self.serve()
     }
 
     /// First half of a cold handoff: Atom takes the devices and holds I/O.
-    fn abandon(&mut self, schema: u32, deadline_ns: u64) -> Outcome {
+    fn abandon(&mut self) -> Outcome {
         self.begin_in(Place::Live)?;
-        self.prepare(None, schema)?;
-        self.close_and_drain(deadline_ns)?;
+        self.prepare()?;
+        self.suspend()?;
+        self.close(Step::Close)?;
+        self.drain()?;
         self.freeze(Step::Abandon)?;
-        self.advance(Event::Done(Step::Abandon))?;
+        advance(Event::Done(Step::Abandon))?;
         barrier::empty_slots();
-        {
+        self.take_back_forsaken();
+        // It is irrevocable; the gates stay closed, and the payload may hang.
+        self.allow_more_time();
+        let checkpoint = {
             let mut state = STATE.lock();
-            state.live = None;
-            state.held_since_ns = self.closed_ns;
-            state.image_bytes = self.report.image_bytes;
-        }
-        if let Some(old) = self.control.live.take() {
-            self.count_inverse_error(old.abandon());
-        }
-        self.report.pause_ns = sys::now_ns().saturating_sub(self.closed_ns);
+            state.live = 0;
+            (state.finishing, state.releasing) = (true, self.live);
+            state.parked_before = state.soak.take().map_or(0, |soak| soak.parked);
+            state.held_since_ns = state.progress.closed_ns;
+            state.hold_acted = false;
+            state.fallback_error = 0;
+            state.image = self.image.take();
+            state.checkpoint.take()
+        };
+        drop(checkpoint);
+        self.forsake_for_good();
+        let errors = back::let_go(self.turn)?;
+        self.count_inverse_errors(errors);
+        self.report.pause_ns = sys::now_ns().saturating_sub(STATE.lock().progress.closed_ns);
         Ok(())
     }
 
     /// Second half, or the first payload of all: a payload takes what Atom has.
-    fn adopt(&mut self, target: u32) -> Outcome {
+    fn adopt(&mut self) -> Outcome {
         // I/O may be held already, and what *prepare* allocates must not wait for it.
         self.no_io = Some(NoIo::enter());
-        if STATE.lock().lifecycle.place == Place::Live {
-            return Err(Refusal::new(reason::SLOT_TAKEN, 0, 0));
+        let place = STATE.lock().lifecycle.place;
+        if place == Place::Live {
+            return Err(Refusal::new(reason::SLOT_TAKEN, 0, 0).into());
         }
-        self.prepare(Some(target), 0)?;
-        let old = self.take_over()?;
-        self.release(old);
-        Ok(())
+        self.find_candidate()?;
+        if place != Place::Vacant {
+            self.allow_more_time();
+        }
+        self.prepare()?;
+        if place == Place::Failing {
+            self.close(Step::Close)?;
+            STATE.lock().hold_acted = false;
+        }
+        if place != Place::Vacant {
+            self.allow_more_time();
+        }
+        self.image = self.stored.take();
+        self.take_over()?;
+        self.serve()
     }
 
-    fn end(mut self, result: Outcome) {
+    fn end(mut self, result: Outcome) -> Result<KBox<Report>> {
         self.no_io = None;
-        if self.control.live.is_some() {
-            // The state is with the live payload; what was written, or was to be, is of no use.
-            self.control.image = None;
+        let refusal = match result {
+            Ok(()) => None,
+            Err(Stop::Refused(refusal)) => Some(refusal),
+            Err(Stop::Lost) => return Err(Error::from_errno(sys::OWNER_DEAD)),
+        };
+        self.report.refusal = refusal.unwrap_or(Refusal::NONE);
+        if refusal.is_none() {
+            self.report.outcome = outcome::DONE;
         }
-        {
-            let mut state = STATE.lock();
+        let mut state = STATE.lock();
+        state.progress = Progress::NONE;
+        if self.report.outcome == outcome::REFUSED {
+            // Nothing was begun that the lifecycle would know of.
+            let candidate = take(&mut state.candidate);
+            state.unpin(candidate);
             self.report.epoch = state.epoch;
-            if result.is_ok() {
-                self.report.outcome = outcome::DONE;
-            }
-            if self.report.outcome != outcome::REFUSED {
-                state.handoffs = state.handoffs.saturating_add(1);
-                self.report.sequence = state.handoffs;
-            }
+            return Ok(self.report);
         }
+        state.keep(&mut self.report);
+        drop(state);
         let (from, to) = (self.report.from, self.report.to);
-        match result {
-            Ok(()) => {
+        match refusal {
+            None => {
                 let pause_us = self.report.pause_ns / 1000;
                 pr_info!("handoff from '{}' to '{}' in {} us\n", from, to, pause_us);
             }
-            Err(refusal) => {
-                self.report.refusal = refusal;
-                pr_warn!("no handoff from '{}' to '{}': {}\n", from, to, refusal);
-            }
+            Some(refusal) => pr_warn!("no handoff from '{}' to '{}': {}\n", from, to, refusal),
         }
-        if self.report.outcome != outcome::REFUSED {
-            self.control.reports.push(self.report);
-        }
+        announce(&self.report);
+        WATCH.wake();
+        Ok(self.report)
     }
 
     fn begin_in(&self, place: Place) -> Outcome {
-        match STATE.lock().lifecycle == lifecycle::State::at(place) {
+        let state = STATE.lock();
+        match state.lifecycle.at_rest() && state.lifecycle.place == place {
             true => Ok(()),
-            false => Err(Refusal::new(reason::STATE, 0, 0)),
+            false => Err(Refusal::new(reason::STATE, 0, 0).into()),
         }
     }
 
     /// Ends a phase: its time is that since the last one ended.
     fn lap(&mut self, phase: usize) {
         let now = sys::now_ns();
-        if let Some(slot) = self.report.phases_ns.get_mut(phase) {
-            *slot = now.saturating_sub(self.mark_ns);
-        }
+        self.set_phase(phase, now.saturating_sub(self.mark_ns));
         self.mark_ns = now;
     }
 
-    fn advance(&self, event: Event) -> Result<Transition, Refusal> {
-        let mut state = STATE.lock();
-        let transition = lifecycle::advance(state.lifecycle, event)
-            .map_err(|lifecycle::Illegal| Refusal::new(reason::STATE, 0, 0))?;
-        state.lifecycle = transition.to;
-        Ok(transition)
+    fn set_phase(&mut self, phase: usize, ns: u64) {
+        if let Some(slot) = self.report.phases_ns.get_mut(phase) {
+            *slot = ns;
+        }
     }
 
     /// Goes back from a step that has failed, and hands the reason on.
-    fn failed(&mut self, step: Step, refusal: Refusal) -> Outcome {
-        for inverse in self.advance(Event::Failed(step))?.undo {
-            match inverse {
-                Inverse::Thaw => {
-                    let error = self.control.live.as_ref().map_or(0, Pinned::thaw);
-                    self.count_inverse_error(error);
-                }
-                Inverse::Reopen => self.reopen(),
-                Inverse::Unprepare => {
-                    let candidate = self.candidate.take();
-                    let error = candidate.map_or(0, |candidate| candidate.pinned.unprepare());
-                    self.count_inverse_error(error);
-                }
-            }
+    fn failed<T>(&mut self, step: Step, refusal: Refusal) -> Outcome<T> {
+        advance(Event::Failed(step))?;
+        // The owed requests, the image and the candidate are as they were; the phase ends here.
+        let began_ns = sys::now_ns();
+        let errors = back::undo(self.turn)?;
+        self.count_inverse_errors(errors);
+        let paused_ns = STATE.lock().progress.paused_ns;
+        if paused_ns != 0 {
+            self.report.pause_ns = paused_ns;
+            self.set_phase(phase::OPEN, sys::now_ns().saturating_sub(began_ns));
         }
-        STATE.lock().reset_bindings();
-        Err(refusal)
-    }
-
-    /// Opens the gates, which ends the pause.
-    fn reopen(&mut self) {
-        barrier::open();
-        self.lap(phase::OPEN);
-        self.report.pause_ns = self.mark_ns.saturating_sub(self.closed_ns);
         self.no_io = None;
+        Err(refusal.into())
     }
 
-    fn count_inverse_error(&mut self, error: i32) {
-        let errors = &mut self.report.inverse_errors;
-        *errors = errors.saturating_add(error.unsigned_abs());
+    fn count_inverse_errors(&mut self, errors: u32) {
+        self.report.inverse_errors = self.report.inverse_errors.saturating_add(errors);
+    }
+
+    fn find_candidate(&mut self) -> Outcome {
+        let id = self.plan.target;
+        let mut state = STATE.lock();
+        let missing = Refusal::new(reason::NO_PAYLOAD, 0, id.into());
+        let live = state.live;
+        let entry = state.payload_mut(id).ok_or(missing)?;
+        self.report.to = entry.payload.version();
+        if live == id {
+            return Err(Refusal::new(reason::SLOT_TAKEN, 0, id.into()).into());
+        }
+        if entry.dead {
+            return Err(Refusal::new(reason::DEAD, 0, id.into()).into());
+        }
+        if entry.pin.is_none() {
+            entry.pin = Some(entry.payload.pin().ok_or(missing)?);
+        }
+        state.candidate = id;
+        self.candidate = id;
+        Ok(())
     }
 
     /// Everything that can fail or be slow, while the live payload serves or Atom holds.
-    fn prepare(&mut self, target: Option<u32>, schema: u32) -> Outcome {
-        if let Some(id) = target {
-            self.candidate = Some(self.find_candidate(id)?);
-        }
-        let image_bytes = match self.control.live.as_ref() {
-            Some(live) => {
-                let schema = self.choose_schema(live, schema)?;
-                let bytes = live.image_bytes(schema);
-                self.control.image = Some(StoredImage::allocate(bytes, schema)?);
-                self.report.schema = schema;
-                bytes
-            }
-            None => self.check_stored_schema()?,
-        };
-        if let Some(candidate) = self.candidate.as_ref() {
-            let args = PrepareArgs {
-                size: size_of::<PrepareArgs>() as u32,
-                devices: self.report.devices,
-                image_bytes,
-            };
-            match candidate.pinned.prepare(&args) {
-                0 => self.advance(Event::Done(Step::Prepare))?,
-                error => return self.failed(Step::Prepare, operation_failed(error)),
+    fn prepare(&mut self) -> Outcome {
+        let image_bytes = self.make_room()?;
+        if self.candidate != 0 {
+            let devices = self.report.devices;
+            let error = run(self.turn, self.candidate, Operation::Prepare, |payload| {
+                payload.prepare(devices, image_bytes)
+            })?;
+            match error {
+                0 => advance(Event::Done(Step::Prepare))?,
+                error => return self.failed(Step::Prepare, failed(error)),
             };
         }
         self.lap(phase::PREPARE);
         Ok(())
     }
 
-    fn find_candidate(&mut self, id: u32) -> Result<Candidate, Refusal> {
-        let state = STATE.lock();
-        let missing = Refusal::new(reason::NO_PAYLOAD, 0, id.into());
-        let entry = state.payload(id).ok_or(missing)?;
-        self.report.to = entry.payload.version();
-        if state.live == Some(id) {
-            return Err(Refusal::new(reason::SLOT_TAKEN, 0, id.into()));
-        }
-        Ok(Candidate { id, pinned: entry.payload.pin().ok_or(missing)? })
-    }
-
-    fn choose_schema(&self, live: &Pinned, wanted: u32) -> Result<u32, Refusal> {
-        let writes = live.payload().schema();
-        let newest = match self.candidate.as_ref() {
-            Some(candidate) => common_schema(&writes, &candidate.pinned.payload().schema())?,
-            None => writes.write_max,
+    /// Chooses the schema of the image and gets its memory, or finds the image that there is.
+    fn make_room(&mut self) -> Result<u64, Stop> {
+        let (stored, reads, writes) = {
+            let state = STATE.lock();
+            let schema = |id| state.payload(id).map(|entry| entry.payload.schema());
+            let stored = match (self.live, self.forsaken) {
+                (0, _) => state.image.clone(),
+                (_, true) => {
+                    let missing = Refusal::new(reason::NO_CHECKPOINT, 0, 0);
+                    Some(state.checkpoint.clone().ok_or(missing)?)
+                }
+                _ => None,
+            };
+            (stored, schema(self.candidate), schema(self.live))
         };
-        match wanted {
-            0 => Ok(newest),
-            wanted if (writes.write_min..=newest).contains(&wanted) => Ok(wanted),
-            wanted => Err(Refusal::new(reason::UNWRITABLE, newest.into(), wanted.into())),
+        if let Some(stored) = stored {
+            self.report.schema = stored.schema;
+            if let Some(reads) = reads {
+                reads.reads(stored.schema)?;
+            }
+            let bytes = stored.bytes().len() as u64;
+            self.stored = Some(stored);
+            return Ok(bytes);
         }
-    }
-
-    /// Whether the candidate reads what is stored; returns the bytes of it.
-    fn check_stored_schema(&mut self) -> Result<u64, Refusal> {
-        let (Some(image), Some(candidate)) = (self.control.image.as_ref(), self.candidate.as_ref())
-        else {
+        let Some(writes) = writes else {
             return Ok(0);
         };
-        self.report.schema = image.schema;
-        candidate.pinned.payload().schema().reads(image.schema)?;
-        Ok(image.bytes().len() as u64)
+        let newest = match reads {
+            Some(reads) => common_schema(&writes, &reads)?,
+            None => writes.write_max,
+        };
+        let schema = match self.plan.schema {
+            0 => newest,
+            wanted if (writes.write_min..=newest).contains(&wanted) => wanted,
+            wanted => {
+                return Err(Refusal::new(reason::UNWRITABLE, newest.into(), wanted.into()).into())
+            }
+        };
+        let bytes = run(self.turn, self.live, Operation::ImageBytes, |payload| {
+            payload.image_bytes(schema)
+        })?;
+        let room = UniqueArc::new(StoredImage::allocate(bytes, schema)?, GFP_KERNEL);
+        self.room = Some(room.map_err(|_| Refusal::new(reason::NO_MEMORY, 0, bytes))?);
+        self.report.schema = schema;
+        Ok(bytes)
     }
 
-    fn close_and_drain(&mut self, deadline_ns: u64) -> Outcome {
-        self.no_io = Some(NoIo::enter());
+    /// Has the live payload stop its background work; I/O is served meanwhile.
+    fn suspend(&mut self) -> Outcome {
         self.report.outcome = outcome::UNDONE;
-        self.mark_ns = sys::now_ns();
-        self.closed_ns = self.mark_ns;
-        self.until_ns = self.closed_ns.saturating_add(deadline_ns);
-        barrier::close();
-        self.lap(phase::CLOSE);
-        self.advance(Event::Done(Step::Close))?;
-        self.report.owed = barrier::drain(self.until_ns, &mut self.report.blockers);
-        self.lap(phase::DRAIN);
-        match self.report.owed {
-            0 => self.advance(Event::Done(Step::Drain)).map(drop),
-            owed => {
-                let refusal = Refusal::new(reason::DEADLINE, deadline_ns, owed.into());
-                self.failed(Step::Drain, refusal)
+        let start_ns = sys::now_ns();
+        let until_ns = start_ns.saturating_add(self.plan.deadline_ns);
+        let mut result = Stage::NONE;
+        let mut first = true;
+        while !self.forsaken {
+            let wait_ns = until_ns.saturating_sub(sys::now_ns()).min(SUSPEND_WAIT_NS);
+            let suspended = run(self.turn, self.live, Operation::Suspend, |payload| {
+                payload.suspend(if first { 0 } else { wait_ns })
+            })?;
+            result.left = match suspended {
+                Ok(left) => left,
+                Err(error) => return self.failed(Step::Suspend, failed(error)),
+            };
+            if replace(&mut first, false) {
+                result.began = result.left;
+            }
+            result.ns = sys::now_ns().saturating_sub(start_ns);
+            self.set_stage(stage::BACKGROUND, result);
+            if result.left == 0 {
+                break;
+            }
+            STATE.lock().stage = (stage::BACKGROUND as u32 + 1, result.left);
+            if sys::now_ns() >= until_ns || !sys::moment() {
+                STATE.lock().stage = (0, 0);
+                let refusal =
+                    Refusal::new(reason::DEADLINE, self.plan.deadline_ns, result.left.into());
+                return self.failed(Step::Suspend, refusal);
             }
         }
+        STATE.lock().stage = (0, 0);
+        Ok(advance(Event::Done(Step::Suspend))?)
     }
 
-    /// Has the live payload write its image; `next` is the step that needs it.
-    fn freeze(&mut self, next: Step) -> Outcome {
-        let frozen = match (self.control.live.as_ref(), self.control.image.as_mut()) {
-            (Some(live), Some(image)) => live.freeze(image.schema, &mut image.buffer),
-            _ => Err(0),
-        };
-        self.lap(phase::FREEZE);
-        match (frozen, self.control.image.as_mut()) {
-            (Ok(used), Some(image)) => image.used = used,
-            (Err(error), _) => return self.failed(Step::Freeze, operation_failed(error)),
-            (Ok(_), None) => return self.failed(Step::Freeze, operation_failed(0)),
+    fn set_stage(&mut self, stage: usize, result: Stage) {
+        if let Some(place) = self.report.stages.get_mut(stage) {
+            *place = result;
         }
-        self.advance(Event::Done(Step::Freeze))?;
-        let bytes = self.control.image.as_ref().map_or(&[][..], StoredImage::bytes);
-        self.report.image_bytes = bytes.len() as u64;
+    }
+
+    /// Closes the gates of all devices. The pause begins.
+    fn close(&mut self, step: Step) -> Outcome {
+        if self.no_io.is_none() {
+            self.no_io = Some(NoIo::enter());
+        }
+        self.mark_ns = sys::now_ns();
+        self.until_ns = self.mark_ns.saturating_add(self.plan.deadline_ns);
+        {
+            let mut state = STATE.lock();
+            state.progress.closed_ns = self.mark_ns;
+            if self.live != 0 {
+                state.progress.until_ns = self.until_ns;
+            }
+        }
+        barrier::close();
+        self.lap(phase::CLOSE);
+        Ok(advance(Event::Done(step))?)
+    }
+
+    /// Waits until the live payload owes nothing, stage by stage; at the deadline the policy decides.
+    fn drain(&mut self) -> Outcome {
+        let owed = barrier::owed();
+        let mut alive = true;
+        for stage in [stage::DATA, stage::FLUSHES] {
+            let mut result = Stage::NONE;
+            if owed.of(stage) != 0 {
+                alive &= barrier::drain(stage, owed.of(stage), self.until_ns, &mut result);
+            }
+            self.set_stage(stage, result);
+        }
+        // Nothing can come any more, so what is owed now is all that is left.
+        if owed.total() != 0 {
+            self.report.owed = barrier::owed().total();
+        }
+        if self.report.owed != 0 {
+            let named = barrier::name_owed(&mut self.report.blockers);
+            let at_deadline = self.plan.policy & policy::AT_DEADLINE;
+            if at_deadline == policy::ABORT || !alive {
+                let refusal =
+                    Refusal::new(reason::DEADLINE, self.plan.deadline_ns, self.report.owed.into());
+                self.lap(phase::DRAIN);
+                let stop = self.failed(Step::Drain, refusal);
+                // I/O is served again; what they are asked for may have ended meanwhile.
+                if let Err(Stop::Refused(_)) = stop {
+                    self.ask_for_reasons(named)?;
+                }
+                return stop;
+            }
+            if at_deadline != policy::LEAVE && self.may_owe_the_dead() {
+                self.lap(phase::DRAIN);
+                let refusal = Refusal::new(reason::TASK_DIED, self.report.owed.into(), 0);
+                return self.failed(Step::Drain, refusal);
+            }
+            self.allow_more_time();
+            if !self.forsaken {
+                self.ask_for_reasons(named)?;
+                self.get_promise()?;
+            }
+            if !self.forsaken {
+                self.report.revoked = barrier::take_back(at_deadline);
+            }
+            self.allow_more_time();
+        }
+        self.lap(phase::DRAIN);
+        Ok(advance(Event::Done(Step::Drain))?)
+    }
+
+    /// Takes back what a payload owes that was not asked: once it is irrevocable that it serves no more, and before the
+    /// gates open. Until then what it owes is its own, in case the handoff is undone.
+    fn take_back_forsaken(&mut self) {
+        if self.forsaken && self.report.owed != 0 {
+            self.report.revoked = barrier::take_back(self.plan.policy & policy::AT_DEADLINE);
+        }
+    }
+
+    /// A payload that was not asked to abandon never has: nothing of it is called any more, and its module stays.
+    fn forsake_for_good(&self) {
+        if let Some(entry) = STATE.lock().payload_mut(self.live).filter(|_| self.forsaken) {
+            (entry.dead, entry.forsaken) = (true, true);
+        }
+    }
+
+    /// Whether a request may be one of a task that an oops has killed in *queue_rq*.
+    fn may_owe_the_dead(&self) -> bool {
+        let died = STATE.lock().payload(self.live).is_some_and(|entry| entry.died);
+        !died && !sys::all_tasks_live()
+    }
+
+    /// What is left of the handoff has the same time again.
+    fn allow_more_time(&mut self) {
+        self.until_ns = sys::now_ns().saturating_add(self.plan.deadline_ns.max(LEAST_TIME_NS));
+        STATE.lock().progress.until_ns = self.until_ns;
+    }
+
+    /// The payload's own words about the first requests that it owes.
+    fn ask_for_reasons(&mut self, named: usize) -> Outcome {
+        let blockers = self.report.blockers;
+        for (blocker, reason) in blockers.iter().zip(self.report.reasons.iter_mut()).take(named) {
+            let Some(cookie) = barrier::cookie_of(blocker.device).filter(|_| !self.forsaken) else {
+                continue;
+            };
+            *reason = run(self.turn, self.live, Operation::Explain, |payload| {
+                payload.explain(cookie, blocker)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Has the live payload let go of its requests.
+    fn get_promise(&mut self) -> Outcome {
+        let owed = self.report.owed.into();
+        let promises =
+            |state: &State| state.payload(self.live).is_some_and(|entry| entry.payload.promises());
+        let error = match promises(&STATE.lock()) {
+            true => None,
+            false => Some(0),
+        };
+        let error = match error {
+            Some(error) => error,
+            None => match run(self.turn, self.live, Operation::Revoke, Payload::revoke)? {
+                0 => return Ok(()),
+                error => error.unsigned_abs(),
+            },
+        };
+        self.lap(phase::DRAIN);
+        self.failed(Step::Drain, Refusal::new(reason::NO_PROMISE, owed, error.into()))
+    }
+
+    /// Has the live payload write its image, or takes its checkpoint; `next` is the step that needs it.
+    fn freeze(&mut self, next: Step) -> Outcome {
+        if self.forsaken {
+            self.image = self.stored.take();
+            self.report.image_bytes =
+                self.image.as_ref().map_or(0, |image| image.bytes().len() as u64);
+            return Ok(advance(Event::Done(Step::Forsake))?);
+        }
+        let Some(mut room) = self.room.take() else {
+            return self.failed(Step::Freeze, failed(0));
+        };
+        let schema = room.schema;
+        let frozen = run(self.turn, self.live, Operation::Freeze, |payload| {
+            payload.freeze(schema, &mut room.buffer)
+        })?;
+        self.lap(phase::FREEZE);
+        match frozen {
+            Ok(used) => room.used = used,
+            Err(error) => return self.failed(Step::Freeze, failed(error)),
+        }
+        advance(Event::Done(Step::Freeze))?;
+        let image: Arc<StoredImage> = room.into();
+        self.report.image_bytes = image.bytes().len() as u64;
         // Nothing is given up for an image that nobody could read, or for one that came too late.
-        let schema = self.report.schema;
-        if !Image::parse(bytes).is_ok_and(|image| image.schema() == schema) {
+        if !Image::parse(image.bytes()).is_ok_and(|image| image.schema() == schema) {
             return self.failed(next, Refusal::new(reason::IMAGE, 0, 0));
         }
-        match sys::now_ns() > self.until_ns {
-            true => self.failed(next, Refusal::new(reason::DEADLINE, 0, 0)),
+        self.image = Some(image);
+        match self.is_late() {
+            true => self.failed(next, Refusal::new(reason::DEADLINE, self.plan.deadline_ns, 0)),
             false => Ok(()),
         }
     }
 
-    /// The candidate adopts and becomes the one that serves; returns the one that did.
-    fn take_over(&mut self) -> Result<Option<Pinned>, Refusal> {
+    fn is_late(&self) -> bool {
+        self.live != 0 && sys::now_ns() > self.until_ns
+    }
+
+    /// The candidate adopts and becomes the one that serves, behind closed gates.
+    fn take_over(&mut self) -> Outcome {
         self.report.outcome = outcome::UNDONE;
-        let Some(candidate) = self.candidate.take() else {
-            return Err(Refusal::new(reason::STATE, 0, 0));
-        };
+        let (candidate, devices) = (self.candidate, self.report.devices);
         let epoch = {
             let mut state = STATE.lock();
             state.reset_bindings();
-            state.running = Running::Adopt;
-            state.epoch.saturating_add(1)
+            // No two payloads have had the same one, not even one that did not adopt.
+            state.last_epoch = state.last_epoch.saturating_add(1);
+            state.last_epoch
         };
-        let image = self.control.image.as_ref().map(StoredImage::bytes);
-        self.report.image_bytes = image.map_or(0, <[u8]>::len) as u64;
-        let error = candidate.pinned.adopt(epoch, self.report.devices, image);
+        let image = self.image.clone();
+        self.report.image_bytes = image.as_ref().map_or(0, |image| image.bytes().len() as u64);
+        let flags = if self.forsaken { adopt_flags::CHECKPOINT } else { 0 };
+        let error = run(self.turn, candidate, Operation::Adopt, |payload| {
+            payload.adopt(epoch, devices, image.as_ref().map(|image| image.bytes()), flags)
+        })?;
         let unbound = {
-            let mut state = STATE.lock();
-            state.running = Running::Nothing;
+            let state = STATE.lock();
             let mut devices = state.devices.iter();
             devices.find(|device| device.bound.is_none()).map(|device| device.disk.id())
         };
         let refusal = match (error, unbound) {
-            (0, None) => None,
-            (0, Some(id)) => {
-                // It has adopted, so it must let go again before the old one thaws.
-                self.count_inverse_error(candidate.pinned.abandon());
-                Some(Refusal::new(reason::UNBOUND_DEVICE, 0, id.into()))
+            (0, None) if self.is_late() => {
+                Some(Refusal::new(reason::DEADLINE, self.plan.deadline_ns, 0))
             }
-            (error, _) => Some(operation_failed(error)),
+            (0, None) => None,
+            (0, Some(id)) => Some(Refusal::new(reason::UNBOUND_DEVICE, 0, id.into())),
+            (error, _) => Some(failed(error)),
         };
         if let Some(refusal) = refusal {
-            self.lap(phase::ADOPT);
-            self.candidate = Some(candidate);
-            return self.failed(Step::Adopt, refusal).map(|()| None);
-        }
-        self.advance(Event::Done(Step::Adopt))?;
-        let held_since_ns = {
-            let mut state = STATE.lock();
-            state.epoch = epoch;
-            state.live = Some(candidate.id);
-            let mut entries = state.payloads.iter_mut();
-            if let Some(entry) = entries.find(|entry| entry.id == candidate.id) {
-                entry.was_live = true;
+            if error == 0 {
+                self.allow_more_time();
+                // It has adopted, so it must let go again before the old one thaws.
+                let abandon = Payload::abandon;
+                let errors = back::inverse_of(self.turn, candidate, Operation::Abandon, abandon)?;
+                self.count_inverse_errors(errors);
             }
-            replace(&mut state.held_since_ns, 0)
-        };
-        barrier::fill_slots(candidate.pinned.payload().slot(epoch));
-        let old = self.control.live.replace(candidate.pinned);
+            self.lap(phase::ADOPT);
+            return self.failed(Step::Adopt, refusal);
+        }
+        advance(Event::Done(Step::Adopt))?;
+        let mut state = STATE.lock();
+        state.epoch = epoch;
+        state.live = candidate;
+        state.candidate = 0;
+        // Nothing can take too long from here on: what follows is Atom's.
+        state.progress.until_ns = u64::MAX;
+        // It counts as the first checkpoint of the payload that has it now.
+        let before = (state.checkpoint.take(), state.image.take());
+        state.checkpoint = image;
+        let held_since_ns = take(&mut state.held_since_ns);
+        if held_since_ns != 0 {
+            state.progress.closed_ns = held_since_ns;
+        }
+        let clean = sys::all_tasks_live();
+        let seat = state.payload_mut(candidate).map(|entry| {
+            (entry.was_live, entry.clean) = (true, clean);
+            entry.payload.seat(epoch)
+        });
+        (state.finishing, state.releasing) = (true, self.live);
+        state.parked_before = state.soak.take().map_or(0, |soak| soak.parked);
+        state.soak = self.soak(&state);
+        let soaks = state.soak.is_some();
+        drop(state);
+        if soaks {
+            advance(Event::Done(Step::Soak))?;
+        }
+        self.forsake_for_good();
+        self.take_back_forsaken();
+        if let Some(seat) = seat {
+            barrier::fill_slots(seat);
+        }
         self.lap(phase::ADOPT);
         if held_since_ns != 0 {
-            self.closed_ns = held_since_ns;
-            if let Some(held) = self.report.phases_ns.get_mut(phase::HELD) {
-                *held = self.report.started_ns.saturating_sub(held_since_ns);
-            }
+            self.set_phase(phase::HELD, self.report.started_ns.saturating_sub(held_since_ns));
         }
         // The very first payload finds no device whose gate was closed.
-        if self.closed_ns != 0 {
-            self.reopen();
+        if STATE.lock().progress.closed_ns != 0 {
+            self.set_phase(phase::OPEN, back::reopen().saturating_sub(self.mark_ns));
+            self.mark_ns = sys::now_ns();
+            self.report.pause_ns = STATE.lock().progress.paused_ns;
         }
-        Ok(old)
+        self.no_io = None;
+        drop(before);
+        Ok(())
     }
 
-    /// After the pause: the old payload forgets, and what nobody claimed is released.
-    fn release(&mut self, old: Option<Pinned>) {
-        self.no_io = None;
-        if let Some(old) = old {
-            self.count_inverse_error(old.abandon());
-        }
-        STATE.lock().image_bytes = 0;
-        loop {
-            let unclaimed = {
+    /// After the pause: devices change, the payload begins its background work, the old one forgets, and what
+    /// nobody claimed is released.
+    fn serve(&mut self) -> Outcome {
+        let unchanged = self.change_devices();
+        let errors = back::resume(self.turn, self.candidate, unchanged)?;
+        self.count_inverse_errors(errors);
+        let errors = back::let_go(self.turn)?;
+        self.count_inverse_errors(errors);
+        self.lap(phase::RELEASE);
+        Ok(())
+    }
+
+    /// Makes of the devices what the payload asked for. Returns how many could not be changed.
+    fn change_devices(&mut self) -> u32 {
+        let mut unchanged: u32 = 0;
+        for at in 0..self.report.devices as usize {
+            let wanted = {
                 let mut state = STATE.lock();
-                let at = state.stores.iter().position(|store| !store.claimed);
-                at.and_then(|at| state.stores.remove(at).ok())
+                let device = state.devices.get_mut(at);
+                device.and_then(|device| {
+                    let wanted = device.wanted.take()?;
+                    // Somebody may have opened it since it was asked for.
+                    let open = device.disk.opens().count() != 0;
+                    let fits = device.spec.check_change(&wanted, open).map_err(|_| EBUSY);
+                    Some((device.disk.clone(), device.spec.changed_to(&wanted), fits))
+                })
             };
-            // A large store takes long to free; that happens behind the lock.
-            if unclaimed.is_none() {
-                break;
+            let Some((disk, spec, fits)) = wanted else {
+                continue;
+            };
+            match fits.and_then(|()| disk.change(&spec, CHANGE_WAIT_NS)) {
+                Ok(()) => {
+                    self.report.changed = self.report.changed.saturating_add(1);
+                    if let Some(device) = STATE.lock().devices.get_mut(at) {
+                        device.spec = spec;
+                    }
+                }
+                Err(error) => {
+                    pr_err!("atom{} stays as it was: {}\n", disk.id(), error.to_errno());
+                    unchanged = unchanged.saturating_add(1);
+                }
             }
         }
-        self.lap(phase::RELEASE);
+        unchanged
     }
-}
 
-impl StoredImage {
-    fn allocate(bytes: u64, schema: u32) -> Result<Self, Refusal> {
-        let no_memory = Refusal::new(reason::NO_MEMORY, MAX_BYTES as u64, bytes);
-        let length = usize::try_from(bytes).map_err(|_| no_memory)?;
-        if length > MAX_BYTES {
-            return Err(no_memory);
-        }
-        let buffer = KVVec::from_elem(0, length, GFP_KERNEL).map_err(|_| no_memory)?;
-        Ok(Self { buffer, used: 0, schema })
+    /// The terms on which the new payload soaks, if that is what the settings say.
+    fn soak(&self, state: &State) -> Option<Soak> {
+        let asked = self.plan.kind == kind::SWITCH && self.plan.cause == cause::ASKED;
+        let forsaken = self.forsaken;
+        let settings = &state.settings;
+        (asked && settings.soak_ns != 0 && !forsaken).then(|| Soak {
+            parked: self.live,
+            until_ns: sys::now_ns().saturating_add(settings.soak_ns),
+            stall_ns: settings.stall_ns,
+            back_policy: settings.back_policy,
+            back_deadline_ns: settings.back_deadline_ns,
+            not_before_ns: 0,
+        })
     }
-}
-
-fn operation_failed(errno: i32) -> Refusal {
-    Refusal::new(reason::OPERATION, 0, errno.unsigned_abs().into())
 }

@@ -18,10 +18,11 @@
 //! | [`control`] | the ioctls of `/dev/atom-control` |
 //! | [`layout`] | the layout hash |
 //! | [`stamp`] | what a payload's file says about itself |
+//! | [`sync`] | the atomics, also for the model checker |
 //! | [`text`] | fixed-size strings that cross the boundary |
 
 // Each side uses its own part of the contract, and in a module the contract is no library.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod calls;
 pub mod control;
@@ -32,6 +33,7 @@ pub mod layout;
 pub mod lifecycle;
 pub mod request;
 pub mod stamp;
+pub mod sync;
 pub mod table;
 pub mod text;
 pub mod version;

@@ -89,4 +89,56 @@ extern "C" {
     /// `page` must be a `struct page *` of order 0 whose last reference is the caller's to give away,
     /// and no entry of any store.
     pub fn atom_page_free(page: *mut c_void) -> i32;
+
+    /// Since 1.1. Has Atom change a device to what `spec` says: capacity (only more while it is open), limits
+    /// (not a larger logical block while it is open), write cache, FUA, read-only. `hw_queues` and
+    /// `queue_depth` must be 0 or as they are. Process context, only within *adopt*, where it takes effect
+    /// after the gate has opened and before *resume*, and within *command*, where it does at once.
+    /// Until then the device is used by its old shape, which the payload goes on serving.
+    /// When *adopt* fails Atom forgets the change by itself.
+    ///
+    /// Errors: `-ENOENT`, `-EINVAL` for a spec outside the limits or outside of *adopt* and *command*,
+    /// `-EBUSY` for a change that would break whoever has the device open.
+    ///
+    /// # Safety
+    ///
+    /// `spec` must be valid for the call.
+    pub fn atom_device_change(id: u32, spec: *const DeviceSpec) -> i32;
+
+    /// Since 1.1. Keeps an image for the day on which the payload cannot be asked any more: copies `bytes` from
+    /// `image`. Only the last one counts, and only until devices come or go. The image of an *adopt* counts
+    /// as the first. Process context, by the live payload.
+    ///
+    /// Errors: `-EINVAL` for what is no image or has a schema that the payload does not write,
+    /// `-EPERM` for a payload that is not live, `-ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `image` must be valid for reads of `bytes`.
+    pub fn atom_checkpoint(id: i32, image: *const u8, bytes: u64) -> i32;
+
+    /// Since 1.1. Gives Atom a reference on a kernel object, to be found again under its key by a later payload:
+    /// `kind` is one of [`super::device::object`]. The live payload uses the object as before. Process
+    /// context. Errors: `-EEXIST`, `-EINVAL` for an unknown kind or no object, `-ENOMEM`; the reference is
+    /// then still the caller's.
+    ///
+    /// # Safety
+    ///
+    /// `object` must be of that kind and the reference the caller's to give away. No callback, holder
+    /// or private pointer in it may lead into the payload once it is abandoned.
+    pub fn atom_object_preserve(key: u64, kind: u32, object: *mut c_void) -> i32;
+
+    /// Since 1.1. Claims an object that an earlier payload left, and writes it to `object`. Only within *adopt*; what
+    /// no payload claims is released once the switch is final. When *adopt* fails Atom forgets the claim
+    /// by itself. Errors: `-ENOENT`, also for another kind, `-EEXIST` for a second claim, `-EINVAL`
+    /// outside of *adopt*.
+    ///
+    /// # Safety
+    ///
+    /// `object` must be valid for the call.
+    pub fn atom_object_claim(key: u64, kind: u32, object: *mut *mut c_void) -> i32;
+
+    /// Since 1.1. Releases an object: a file is put, a socket closed. The payload uses it no more. Process context.
+    /// Errors: `-ENOENT`.
+    pub fn atom_object_release(key: u64, kind: u32) -> i32;
 }

@@ -2,9 +2,11 @@
 
 //! The control interface: ioctls of `/dev/atom-control` (mode 0600, `CAP_SYS_ADMIN`).
 //!
-//! Every ioctl takes one structure that begins with its size and is filled in place. The ioctl itself
+//! Every ioctl takes one structure that begins with its size and is filled in place. It may be shorter than
+//! Atom's own, when the caller is older: Atom takes what is missing as zero and fills in what there is room for.
+//! It may be longer: what Atom does not know must be zero. The ioctl itself
 //! returns an error only when it could not be carried out at all (`-EPERM`, `-EFAULT`, `-EINVAL` for a
-//! size that Atom does not know, `-ENOTTY`, `-ENOENT` past the end of a list, `-ENOMEM`); what became
+//! size below that of 1.0, `-E2BIG` for what Atom does not know, `-ENOTTY`, `-ENOENT` past the end of a list, `-ENOMEM`); what became
 //! of a handoff stands in its [`Report`]. Of a handoff only the drain waits for others: it ends at its
 //! deadline, or when the calling task is killed, and the handoff is undone.
 
@@ -39,6 +41,17 @@ pub const IOC_ADOPT: u32 = iowr(6, size_of::<Handoff>());
 pub const IOC_COMMAND: u32 = iowr(7, size_of::<Command>());
 /// One of the last [`REPORTS_KEPT`] reports, by [`ReportQuery::index`], newest first.
 pub const IOC_REPORT: u32 = iowr(8, size_of::<ReportQuery>());
+
+/// Changes policies and says what they are, [`Settings`]. Since 1.1.
+pub const IOC_SETTINGS: u32 = iowr(9, size_of::<Settings>());
+/// Ends the soak of the live payload, a [`Commit`]. Since 1.1.
+pub const IOC_COMMIT: u32 = iowr(10, size_of::<Commit>());
+
+/// The number of an ioctl without the size of its structure, by which Atom knows it: a structure may be
+/// shorter or longer than Atom's own, see the module.
+pub const fn number(command: u32) -> u32 {
+    command & !(0x3fff << 16)
+}
 
 /// Reports that Atom keeps.
 pub const REPORTS_KEPT: usize = 16;
@@ -79,6 +92,97 @@ pub mod kind {
     pub const ABANDON: u32 = 1;
     /// From Atom to a payload.
     pub const ADOPT: u32 = 2;
+    /// Nobody adopted in time: Atom fails I/O instead of holding it. Since 1.1.
+    pub const EXPIRE: u32 = 3;
+}
+
+/// Who wanted a handoff. Since 1.1.
+pub mod cause {
+    /// Somebody asked for it.
+    pub const ASKED: u32 = 0;
+    /// During the soak a request was owed for longer than the limit: Atom switched back.
+    pub const STALL: u32 = 1;
+    /// The soak ended without a commit: Atom switched back.
+    pub const NO_COMMIT: u32 = 2;
+    /// Nobody adopted in time: Atom loaded the fallback payload, or fails I/O.
+    pub const NOBODY: u32 = 3;
+    /// The task that carried out a handoff died: Atom went back.
+    pub const DIED: u32 = 4;
+
+    /// Their names, in reports and events.
+    pub fn name_of(code: u32) -> &'static str {
+        match code {
+            ASKED => "asked",
+            STALL => "stall",
+            NO_COMMIT => "no-commit",
+            NOBODY => "nobody",
+            DIED => "died",
+            _ => "unknown",
+        }
+    }
+}
+
+/// What happens at the deadline of a drain: the values of [`Handoff::policy`]. Since 1.1.
+pub mod policy {
+    /// The handoff is undone.
+    pub const ABORT: u32 = 0;
+    /// The payload lets go of its requests, and Atom hands them to the next one, see
+    /// [`super::super::request::reissue`].
+    pub const REISSUE: u32 = 1;
+    /// The payload lets go of its requests, and they fail (`BLK_STS_TIMEOUT`).
+    pub const FAIL: u32 = 2;
+    /// Only with [`FORSAKE`]: the requests are left as they are, for ever. Nobody ends them, whoever waits for them
+    /// waits on, their tags are lost, and their devices cannot be destroyed any more. For requests
+    /// whose task an oops has killed in *queue_rq*: what the block layer would touch at their
+    /// end is memory of that task.
+    pub const LEAVE: u32 = 3;
+    /// The bits with one of the above.
+    pub const AT_DEADLINE: u32 = 0xff;
+    /// The live payload is not asked for anything: its checkpoint stands for its image, and what it owes is taken
+    /// back without its promise. For a payload that is dead or hangs; implied for a dead one.
+    pub const FORSAKE: u32 = 1 << 8;
+}
+
+/// What happens when nobody is adopted. Since 1.1.
+pub mod hold {
+    /// I/O waits until somebody adopts.
+    pub const HOLD: u32 = 0;
+    /// After the deadline I/O fails as on a dead path (`BLK_STS_TRANSPORT`), until somebody adopts.
+    pub const FAIL: u32 = 1;
+    /// After the deadline Atom has the kernel load the fallback payload, and it adopts.
+    pub const FALLBACK: u32 = 2;
+}
+
+/// Stages of a drain: indices into [`Report::stages`]. Since 1.1.
+pub mod stage {
+    /// Background work, before the gate closes.
+    pub const BACKGROUND: usize = 0;
+    /// Reads, writes, discards, write-zeroes.
+    pub const DATA: usize = 1;
+    /// Flushes.
+    pub const FLUSHES: usize = 2;
+    /// Number of stages.
+    pub const COUNT: usize = 3;
+
+    /// Their names, in reports.
+    pub const NAMES: [&str; COUNT] = ["background", "data", "flushes"];
+}
+
+/// One stage of a drain. Since 1.1.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stage {
+    /// What was outstanding when the stage began.
+    pub began: u32,
+    /// What was outstanding when it ended: 0, or what was left at the deadline.
+    pub left: u32,
+    /// Nanoseconds that it took.
+    pub ns: u64,
+}
+
+impl Stage {
+    /// A stage that has not begun.
+    pub const NONE: Self = Self { began: 0, left: 0, ns: 0 };
 }
 
 /// What became of a handoff.
@@ -99,6 +203,9 @@ pub mod payload_state {
     pub const LIVE: u32 = 1;
     /// Was live; a switch back restores it.
     pub const PARKED: u32 = 2;
+    /// A task died in one of its operations: none is called any more, and its module stays. It may still
+    /// be the one that serves: then it is the live one by [`super::Status::live`]. Since 1.1.
+    pub const DEAD: u32 = 3;
 }
 
 /// The state of Atom.
@@ -143,6 +250,53 @@ pub struct Status {
     pub refused: Text,
     /// Why it was refused.
     pub refusal: Refusal,
+
+    /// Since 1.1. Counts what has happened: handoffs, commits, payloads that came, went or died.
+    pub events: u64,
+    /// Since 1.1. Nanoseconds until the soak ends without a commit; 0 when nothing soaks.
+    pub soak_left_ns: u64,
+    /// Since 1.1. The payload to which one switch goes back, 0 when nothing soaks.
+    pub parked: u32,
+    /// Since 1.1. 1 more than the [`stage`] of the drain that is under way; 0: none is.
+    pub stage: u32,
+    /// Since 1.1. What is outstanding in that stage.
+    pub outstanding: u32,
+    /// Since 1.1. Errno of the fallback payload that could not be loaded, 0 when it was not asked for.
+    pub fallback_error: i32,
+    /// Since 1.1. Bytes of the checkpoint, 0 without one of the present devices.
+    pub checkpoint_bytes: u64,
+}
+
+impl Status {
+    /// A status of nothing.
+    pub const EMPTY: Self = Self {
+        size: size_of::<Self>() as u32,
+        place: 0,
+        abi: AbiRange::CURRENT,
+        layout_hash: 0,
+        provides: 0,
+        epoch: 0,
+        live: 0,
+        payloads: 0,
+        devices: 0,
+        opens: 0,
+        preserved: 0,
+        reserved: 0,
+        image_bytes: 0,
+        handoffs: 0,
+        stale_completions: 0,
+        held_ns: 0,
+        version: Text::EMPTY,
+        refused: Text::EMPTY,
+        refusal: Refusal::NONE,
+        events: 0,
+        soak_left_ns: 0,
+        parked: 0,
+        stage: 0,
+        outstanding: 0,
+        fallback_error: 0,
+        checkpoint_bytes: 0,
+    };
 }
 
 /// One registered payload.
@@ -191,6 +345,11 @@ pub struct DeviceInfo {
     pub owed: u32,
     /// Zero.
     pub reserved: u32,
+
+    /// Since 1.1. Requests that have ended with an error since the device exists.
+    pub errors: u64,
+    /// Since 1.1. Nanoseconds for which the oldest request has been owed, as far as Atom's watch has seen.
+    pub oldest_ns: u64,
 }
 
 /// A request that the payload still owed at the deadline.
@@ -263,6 +422,19 @@ pub struct Report {
     pub inverse_errors: u32,
     /// The first requests that were still owed.
     pub blockers: [Blocker; BLOCKERS_NAMED],
+
+    /// Since 1.1. One of [`cause`].
+    pub cause: u32,
+    /// Since 1.1. The [`policy`] that applied.
+    pub policy: u32,
+    /// Since 1.1. Requests that were taken back: reissued, ended as done, or failed, by the policy.
+    pub revoked: u32,
+    /// Since 1.1. Devices that were changed.
+    pub changed: u32,
+    /// Since 1.1. The drain, by [`stage`].
+    pub stages: [Stage; stage::COUNT],
+    /// Since 1.1. The payload's own reason for each of the blockers; may be empty.
+    pub reasons: [Text; BLOCKERS_NAMED],
 }
 
 impl Report {
@@ -286,6 +458,12 @@ impl Report {
         owed: 0,
         inverse_errors: 0,
         blockers: [Blocker::NONE; BLOCKERS_NAMED],
+        cause: cause::ASKED,
+        policy: policy::ABORT,
+        revoked: 0,
+        changed: 0,
+        stages: [Stage::NONE; stage::COUNT],
+        reasons: [Text::EMPTY; BLOCKERS_NAMED],
     };
 }
 
@@ -300,8 +478,8 @@ pub struct Handoff {
     /// In: the image schema to write, 0 for the newest that fits. An abandon cannot know who adopts
     /// next, so whoever asks for one names a schema that the next payload reads.
     pub schema: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// In: the [`policy`] at the deadline. 1.0 had a reserved zero here, which means abort.
+    pub policy: u32,
     /// In: nanoseconds that the drain may take, at most [`MAX_DEADLINE_NS`].
     pub deadline_ns: u64,
     /// Out: what became of it.
@@ -339,4 +517,96 @@ pub struct ReportQuery {
     pub index: u32,
     /// Out: the report.
     pub report: Report,
+}
+
+/// Policies, for Atom as a whole. Any of them can be changed at any time; a soak that is under way keeps
+/// the terms with which it began. Since 1.1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of this structure.
+    pub size: u32,
+    /// In: bits of [`setting`] that are to be changed. Out: unchanged. All other fields are filled in.
+    pub change: u32,
+    /// One of [`hold`].
+    pub hold: u32,
+    /// The [`policy`] at the deadline of a switch that Atom makes by itself.
+    pub back_policy: u32,
+    /// Nanoseconds from the closing of the gate after which the hold policy acts.
+    pub hold_deadline_ns: u64,
+    /// Nanoseconds after a switch within which a commit must come, or Atom switches back; 0: no soak, every
+    /// switch is committed at once.
+    pub soak_ns: u64,
+    /// During the soak, nanoseconds for which a request may be owed before Atom switches back; 0: no limit.
+    pub stall_ns: u64,
+    /// Nanoseconds for the drain of a switch that Atom makes by itself.
+    pub back_deadline_ns: u64,
+    /// Name of the module with the fallback payload, as `modprobe` takes it.
+    pub fallback: Text,
+}
+
+/// Bits of [`Settings::change`].
+pub mod setting {
+    /// `hold`, `hold_deadline_ns` and `fallback`.
+    pub const HOLD: u32 = 1 << 0;
+    /// `soak_ns`, `stall_ns`, `back_policy` and `back_deadline_ns`.
+    pub const SOAK: u32 = 1 << 1;
+    /// All that Atom knows; any other bit is refused.
+    pub const ALL: u32 = HOLD | SOAK;
+}
+
+impl Settings {
+    /// Those of an Atom that was just loaded: hold for ever, commit at once.
+    pub const DEFAULT: Self = Self {
+        size: size_of::<Self>() as u32,
+        change: 0,
+        hold: hold::HOLD,
+        back_policy: policy::REISSUE,
+        hold_deadline_ns: 0,
+        soak_ns: 0,
+        stall_ns: 0,
+        back_deadline_ns: 1_000_000_000,
+        fallback: Text::EMPTY,
+    };
+
+    /// True when every value is one that Atom can act on.
+    pub fn is_valid(&self) -> bool {
+        self.change & !setting::ALL == 0
+            && self.hold <= hold::FALLBACK
+            && self.back_policy <= policy::FAIL
+            && self.back_deadline_ns <= MAX_DEADLINE_NS
+            && (self.hold != hold::FALLBACK || !self.fallback.is_empty())
+    }
+
+    /// These settings, with what `wanted` changes. `None` when that is not valid.
+    pub fn changed_by(&self, wanted: &Self) -> Option<Self> {
+        if !wanted.is_valid() {
+            return None;
+        }
+        let mut next = *self;
+        if wanted.change & setting::HOLD != 0 {
+            next.hold = wanted.hold;
+            next.hold_deadline_ns = wanted.hold_deadline_ns;
+            next.fallback = wanted.fallback;
+        }
+        if wanted.change & setting::SOAK != 0 {
+            next.soak_ns = wanted.soak_ns;
+            next.stall_ns = wanted.stall_ns;
+            next.back_policy = wanted.back_policy;
+            next.back_deadline_ns = wanted.back_deadline_ns;
+        }
+        Some(next)
+    }
+}
+
+/// Ends the soak: the payload that was live before may be unloaded. Since 1.1.
+///
+/// Errors: `-ENOENT` when nothing soaks, `-ESTALE` when another payload is live.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// Bytes of this structure.
+    pub size: u32,
+    /// In: identity of the payload that stays.
+    pub payload: u32,
 }

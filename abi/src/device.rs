@@ -51,14 +51,64 @@ pub struct DeviceSpec {
     pub hw_queues: u16,
     /// Requests per hardware queue; 0: [`DEFAULT_QUEUE_DEPTH`].
     pub queue_depth: u16,
+
+    /// Since 1.1. Milliseconds after which the payload's *timeout* is asked about a request that it owes; 0: never.
+    pub timeout_ms: u32,
+    /// Since 1.1. Zero.
+    pub reserved: u32,
 }
+
+/// Kinds of preserved objects, besides page stores. Since 1.1.
+pub mod object {
+    /// A `struct file *`, as of an open block device; released with `fput`.
+    pub const FILE: u32 = 1;
+    /// A `struct socket *` of the kernel's own; released with `sock_release`.
+    pub const SOCKET: u32 = 2;
+}
+
+/// Longest [`DeviceSpec::timeout_ms`]: an hour.
+pub const MAX_TIMEOUT_MS: u32 = 3_600_000;
 
 /// Most hardware queues that a device may ask for.
 pub const MAX_HW_QUEUES: u16 = 256;
 /// Deepest queue that a device may ask for (`BLK_MQ_MAX_DEPTH` of the kernel).
 pub const MAX_QUEUE_DEPTH: u16 = 10240;
 
+/// Why a device cannot be changed to another spec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeError {
+    /// The spec is outside the limits, or asks for what cannot be changed.
+    Invalid,
+    /// Whoever has the device open would break.
+    Holder,
+}
+
 impl DeviceSpec {
+    /// Bytes of the spec in 1.0: the shortest that Atom takes.
+    pub const BYTES_1_0: usize = core::mem::offset_of!(Self, timeout_ms);
+
+    /// Whether a device of this spec can become one of `wanted`, open or not. Pure.
+    pub fn check_change(&self, wanted: &Self, open: bool) -> Result<(), ChangeError> {
+        let kept = |now: u16, wanted: u16| wanted == 0 || wanted == now;
+        if !wanted.is_valid()
+            || !kept(self.hw_queues, wanted.hw_queues)
+            || !kept(self.queue_depth, wanted.queue_depth)
+        {
+            return Err(ChangeError::Invalid);
+        }
+        let breaks = wanted.capacity_sectors < self.capacity_sectors
+            || wanted.logical_block_bytes > self.logical_block_bytes;
+        match open && breaks {
+            true => Err(ChangeError::Holder),
+            false => Ok(()),
+        }
+    }
+
+    /// What a device of this spec is after it was changed to `wanted`: its queues stay.
+    pub fn changed_to(&self, wanted: &Self) -> Self {
+        Self { hw_queues: self.hw_queues, queue_depth: self.queue_depth, ..*wanted }
+    }
+
     /// A spec of this version of the interface with nothing asked for.
     pub const fn new(capacity_sectors: u64) -> Self {
         Self {
@@ -74,6 +124,8 @@ impl DeviceSpec {
             max_write_zeroes_sectors: 0,
             hw_queues: 0,
             queue_depth: 0,
+            timeout_ms: 0,
+            reserved: 0,
         }
     }
 
@@ -81,7 +133,8 @@ impl DeviceSpec {
     pub fn is_valid(&self) -> bool {
         let block = self.logical_block_bytes;
         let physical = self.physical_block_bytes;
-        self.size as usize >= core::mem::size_of::<Self>()
+        self.size as usize >= Self::BYTES_1_0
+            && self.timeout_ms <= MAX_TIMEOUT_MS
             && self.features & !feature::ALL == 0
             && self.capacity_sectors > 0
             && self.capacity_sectors <= i64::MAX as u64 / 512

@@ -3,15 +3,22 @@
 //! The handoff as a pure state machine, used by Atom as it is.
 //!
 //! ```text
-//!            Prepare        Close         Drain          Freeze         Adopt
-//! live ----------> +ready -------> closed -----> drained ------> frozen ------> live (the next)
-//!   \                                                              | Abandon
-//!    `-- Close (no candidate) --> closed --> drained --> frozen ---'--> held --Prepare, Adopt--> live
+//!       Prepare      Suspend      Close         Drain          Freeze         Adopt
+//! live --------> +ready ----> quiet -----> closed -----> drained -----> frozen -----> live (the next)
+//!                                                           |             |
+//!                                                           | Forsake     | Abandon (not ready)
+//!                                                           v             v
+//!                                                       forsaken ------> held --Prepare, Adopt--> live
+//!                                                           | Adopt       | Expire
+//!                                                           v             v
+//!                                                          live        failing --Prepare, Close--> held
 //! vacant --Prepare--> +ready --Adopt--> live (the first)
+//! live --Soak--> live, soaking --Commit--> live
 //! ```
 //!
-//! A step that fails goes back by named inverses to the state in which the handoff began; nothing but
-//! a completed *Abandon* leaves the devices without a payload.
+//! A step that fails goes back by named inverses to the state in which the handoff began. So does one
+//! whose task dies in the middle of it: [`give_up`] says how, from every state. Nothing but a completed
+//! *Abandon* leaves the devices without a payload.
 
 /// Where the devices are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,17 +27,36 @@ pub enum Place {
     Vacant,
     /// A payload serves, the gate is open.
     Live,
+    /// As live, but the payload's background work stands still.
+    Quiet,
     /// The gate is closed; the payload still owes requests.
     Closed,
     /// The gate is closed; the payload owes nothing.
     Drained,
     /// The image is written; the payload must change nothing.
     Frozen,
+    /// The gate is closed; the payload is not asked any more, its checkpoint stands for the image.
+    Forsaken,
     /// No payload is live; Atom holds devices, image and I/O.
     Held,
+    /// No payload is live; Atom holds devices and image, and fails I/O as a dead path does.
+    Failing,
 }
 
 impl Place {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Vacant,
+        Self::Live,
+        Self::Closed,
+        Self::Drained,
+        Self::Frozen,
+        Self::Held,
+        Self::Quiet,
+        Self::Forsaken,
+        Self::Failing,
+    ];
+
     /// The number that the control interface shows.
     pub const fn code(self) -> u32 {
         match self {
@@ -40,6 +66,9 @@ impl Place {
             Self::Drained => 3,
             Self::Frozen => 4,
             Self::Held => 5,
+            Self::Quiet => 6,
+            Self::Forsaken => 7,
+            Self::Failing => 8,
         }
     }
 
@@ -52,37 +81,47 @@ impl Place {
             3 => "drained",
             4 => "frozen",
             5 => "held",
+            6 => "quiet",
+            7 => "forsaken",
+            8 => "failing",
             _ => "unknown",
         }
     }
 }
 
-/// The whole state: where the devices are, and whether a candidate is prepared.
+/// The whole state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct State {
     /// Where the devices are.
     pub place: Place,
     /// A candidate is prepared beside them.
     pub ready: bool,
+    /// The payload that was live before is parked, and stays loaded until the commit.
+    pub soaking: bool,
 }
 
 impl State {
     /// The state in which Atom is loaded.
     pub const INITIAL: Self = Self::at(Place::Vacant);
 
-    /// At `place` without a candidate.
+    /// At `place` without a candidate, committed.
     pub const fn at(place: Place) -> Self {
-        Self { place, ready: false }
+        Self { place, ready: false, soaking: false }
     }
 
-    /// True when requests reach a payload.
+    /// True when a dispatch reaches a payload, or fails because nobody is there: the gate is open.
     pub const fn gate_open(self) -> bool {
-        matches!(self.place, Place::Live)
+        matches!(self.place, Place::Live | Place::Quiet | Place::Failing)
     }
 
     /// True in the states in which no handoff is under way.
     pub const fn at_rest(self) -> bool {
-        !self.ready && matches!(self.place, Place::Vacant | Place::Live | Place::Held)
+        !self.ready
+            && matches!(self.place, Place::Vacant | Place::Live | Place::Held | Place::Failing)
+    }
+
+    const fn moved(self, place: Place) -> Self {
+        Self { place, ready: self.ready, soaking: self.soaking }
     }
 }
 
@@ -91,22 +130,43 @@ impl State {
 pub enum Step {
     /// Get the candidate ready beside the live payload.
     Prepare,
+    /// The live payload's background work comes to a stop; I/O is served.
+    Suspend,
     /// Close the gate of every device, with one grace period.
     Close,
-    /// Wait until the payload owes no request.
+    /// Wait until the payload owes no request, or take back what it owes.
     Drain,
     /// Write the image.
     Freeze,
+    /// Instead of it: the payload is not asked, its checkpoint stands for the image.
+    Forsake,
     /// The candidate takes over.
     Adopt,
     /// Atom takes over.
     Abandon,
+    /// Nobody adopted in time: fail I/O instead of holding it.
+    Expire,
+    /// Keep the payload that was live before, until the commit.
+    Soak,
+    /// Let it go.
+    Commit,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Prepare, Self::Close, Self::Drain, Self::Freeze, Self::Adopt, Self::Abandon];
+    pub const ALL: [Self; 11] = [
+        Self::Prepare,
+        Self::Suspend,
+        Self::Close,
+        Self::Drain,
+        Self::Freeze,
+        Self::Forsake,
+        Self::Adopt,
+        Self::Abandon,
+        Self::Expire,
+        Self::Soak,
+        Self::Commit,
+    ];
 }
 
 /// What became of a step.
@@ -125,6 +185,8 @@ pub enum Inverse {
     Thaw,
     /// Open the gate for the payload that was live before.
     Reopen,
+    /// Its background work goes on.
+    Resume,
     /// The candidate lets go of what it prepared.
     Unprepare,
 }
@@ -144,51 +206,60 @@ pub struct Illegal;
 
 /// The one transition function.
 pub const fn advance(from: State, event: Event) -> Result<Transition, Illegal> {
-    use Event::{Done, Failed};
-    use Place::{Closed, Drained, Frozen, Held, Live, Vacant};
+    use Place::{Closed, Drained, Failing, Forsaken, Frozen, Held, Live, Quiet, Vacant};
 
-    let ready = from.ready;
-    let to = match (from.place, event, ready) {
-        (Vacant | Live | Held, Done(Step::Prepare), false) => {
-            State { place: from.place, ready: true }
+    let (step, done) = match event {
+        Event::Done(step) => (step, true),
+        Event::Failed(step) => (step, false),
+    };
+    let to = match (from.place, step, from.ready) {
+        (Vacant | Live | Held | Failing, Step::Prepare, false) => {
+            State { place: from.place, ready: true, soaking: from.soaking }
         }
-        (Vacant | Live | Held, Failed(Step::Prepare), false) => from,
-        (Live, Done(Step::Close), _) => keep(Closed, ready),
-        (Closed, Done(Step::Drain), _) => keep(Drained, ready),
-        (Drained, Done(Step::Freeze), _) => keep(Frozen, ready),
-        (Vacant | Frozen | Held, Done(Step::Adopt), true) => State::at(Live),
-        (Frozen, Done(Step::Abandon), false) => State::at(Held),
-
-        // A handoff that fails before the gate closes, or where no payload was live.
-        (Live, Failed(Step::Close), true) | (Vacant | Held, Failed(Step::Adopt), true) => {
-            return Ok(Transition { to: State::at(from.place), undo: &[Inverse::Unprepare] })
-        }
-        (Live, Failed(Step::Close), false) => from,
-        // One that fails with the gate closed: back to the old payload, gate first.
-        (Closed, Failed(Step::Drain), _) | (Drained, Failed(Step::Freeze), _) => {
-            return Ok(Transition {
-                to: State::at(Live),
-                undo: if ready {
-                    &[Inverse::Reopen, Inverse::Unprepare]
-                } else {
-                    &[Inverse::Reopen]
-                },
-            })
-        }
-        (Frozen, Failed(Step::Adopt), true) => {
-            return Ok(Transition {
-                to: State::at(Live),
-                undo: &[Inverse::Thaw, Inverse::Reopen, Inverse::Unprepare],
-            })
-        }
-        (Frozen, Failed(Step::Abandon), false) => {
-            return Ok(Transition { to: State::at(Live), undo: &[Inverse::Thaw, Inverse::Reopen] })
-        }
+        (Live, Step::Suspend, _) => from.moved(Quiet),
+        (Quiet, Step::Close, _) => from.moved(Closed),
+        (Failing, Step::Close, true) => from.moved(Held),
+        (Closed, Step::Drain, _) => from.moved(Drained),
+        (Drained, Step::Freeze, _) => from.moved(Frozen),
+        (Drained, Step::Forsake, _) => from.moved(Forsaken),
+        (Vacant | Frozen | Forsaken | Held, Step::Adopt, true) => State::at(Live),
+        (Frozen | Forsaken, Step::Abandon, false) => State::at(Held),
+        (Held, Step::Expire, false) => from.moved(Failing),
+        (Live, Step::Soak, false) => State { place: Live, ready: false, soaking: true },
+        (Live, Step::Commit, false) if from.soaking => State::at(Live),
         _ => return Err(Illegal),
     };
-    Ok(Transition { to, undo: &[] })
+    match (done, step) {
+        (true, _) => Ok(Transition { to, undo: &[] }),
+        // These change nothing when they fail.
+        (false, Step::Prepare | Step::Expire | Step::Soak | Step::Commit) => {
+            Ok(Transition { to: from, undo: &[] })
+        }
+        (false, _) => Ok(give_up(from)),
+    }
 }
 
-const fn keep(place: Place, ready: bool) -> State {
-    State { place, ready }
+/// The way back from any state, to the one in which the handoff began. One that began while I/O was failing, and
+/// had closed the gate, ends with I/O held: Atom's watch opens it again by the policy.
+pub const fn give_up(from: State) -> Transition {
+    use Inverse::{Reopen, Resume, Thaw, Unprepare};
+
+    let undo: &'static [Inverse] = match (from.place, from.ready) {
+        (Place::Vacant | Place::Held | Place::Failing, false) => &[],
+        (Place::Vacant | Place::Held | Place::Failing, true) => &[Unprepare],
+        // Background work may have been stopped in part.
+        (Place::Live | Place::Quiet, false) => &[Resume],
+        (Place::Live | Place::Quiet, true) => &[Resume, Unprepare],
+        (Place::Closed | Place::Drained, false) => &[Reopen, Resume],
+        (Place::Closed | Place::Drained, true) => &[Reopen, Resume, Unprepare],
+        (Place::Frozen, false) => &[Thaw, Reopen, Resume],
+        (Place::Frozen, true) => &[Thaw, Reopen, Resume, Unprepare],
+        (Place::Forsaken, false) => &[Reopen],
+        (Place::Forsaken, true) => &[Reopen, Unprepare],
+    };
+    let place = match from.place {
+        Place::Vacant | Place::Held | Place::Failing => from.place,
+        _ => Place::Live,
+    };
+    Transition { to: State { place, ready: false, soaking: from.soaking }, undo }
 }

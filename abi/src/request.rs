@@ -6,7 +6,8 @@
 //! that it exists for as long as the device does and costs no allocation.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::sync::{AtomicU64, Ordering};
 
 /// 64-bit words of scratch in a [`Request`] that belong to the payload while it owns the request.
 pub const SCRATCH_WORDS: usize = 16;
@@ -87,6 +88,46 @@ pub mod status {
     }
 }
 
+/// What *timeout* answers. Since 1.1.
+pub mod timeout {
+    /// The request is still being worked on: ask again after the same time.
+    pub const WAIT: u32 = 0;
+    /// The payload has ended it, or is about to.
+    pub const HANDLED: u32 = 1;
+}
+
+/// What becomes of a request that was taken back from a payload and is to be reissued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reissue {
+    /// It goes to the next payload, with [`flags::REPLAY`].
+    Replay,
+    /// It ends as done, without being carried out (again).
+    Done,
+}
+
+/// The rule for an operation. All of them were handed to a payload that did not end them, so some, all or
+/// nothing of each may have been carried out, and nobody was told.
+///
+/// - *Read*, *write*, *write-zeroes*: replayed. To do the same again is no harm: before its end a write may
+///   reach the medium at any time, and the old payload has promised that nothing of it follows late.
+/// - *FUA*: the flag stays; durability that was not acknowledged has to be made again.
+/// - *Flush*: replayed. It covers every write that ended before, whichever payload ended it.
+/// - *Discard*: ends as done. It is advice, and carried out late it could destroy what was written since.
+pub const fn reissue(op: u8) -> Reissue {
+    match op {
+        op::DISCARD => Reissue::Done,
+        _ => Reissue::Replay,
+    }
+}
+
+/// The stage of a drain in which a request is waited for: an index into the report's stages.
+pub const fn stage_of(op: u8) -> usize {
+    match op {
+        op::FLUSH => super::control::stage::FLUSHES,
+        _ => super::control::stage::DATA,
+    }
+}
+
 /// Who owns a request: an epoch and a state in one word, so that both change together.
 ///
 /// States of a request, by number:
@@ -94,10 +135,13 @@ pub mod status {
 /// 0. *free*: the block layer owns it, or nobody; no payload may touch it.
 /// 1. *owned*: the payload of the epoch owns it.
 /// 2. *ended*: that payload has ended it; the block layer is being told.
+/// 3. *revoked*: Atom has taken it back from that payload; the next claim is a replay.
 ///
 /// ```text
 /// 0 --claim(epoch)--> 1 --end(epoch)--> 2 --claim--> 1 ...
-///                     1 --give_back(epoch)--> 0
+///                     1 --give_back(epoch)--> 0, or 3 for a replay
+///                     1 --revoke--> 3 --claim--> 1, a replay
+///                                   3 --free--> 0
 /// ```
 ///
 /// `end` with any other epoch, or in any other state, changes nothing. The word lies in the request's
@@ -115,6 +159,8 @@ pub enum Owner {
     Payload,
     /// State 2.
     Ended,
+    /// State 3.
+    Revoked,
 }
 
 /// The request is not owned by that epoch: the call is refused and nothing has changed.
@@ -122,9 +168,11 @@ pub enum Owner {
 pub struct Stale;
 
 const STATE_BITS: u32 = 2;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 const FREE: u64 = 0;
 const OWNED: u64 = 1;
 const ENDED: u64 = 2;
+const REVOKED: u64 = 3;
 
 const fn word(epoch: u64, state: u64) -> u64 {
     (epoch << STATE_BITS) | state
@@ -132,16 +180,31 @@ const fn word(epoch: u64, state: u64) -> u64 {
 
 impl Ownership {
     /// Free, of no epoch.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self(AtomicU64::new(word(0, FREE)))
     }
 
-    /// 0 or 2 to 1: the payload of `epoch` owns the request from here.
+    /// Free, of no epoch.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self(AtomicU64::new(word(0, FREE)))
+    }
+
+    /// 0, 2 or 3 to 1: the payload of `epoch` owns the request from here. True for a replay.
     ///
     /// Called by the one CPU that dispatches the request, so a plain store is enough.
     #[inline]
-    pub fn claim(&self, epoch: u64) {
+    pub fn claim(&self, epoch: u64) -> bool {
+        let replay = self.0.load(Ordering::Relaxed) & STATE_MASK == REVOKED;
         self.0.store(word(epoch, OWNED), Ordering::Release);
+        replay
+    }
+
+    /// 1 to 3, whichever epoch owns it. False when nobody does (any more).
+    pub fn revoke(&self) -> bool {
+        let value = self.0.load(Ordering::SeqCst);
+        value & STATE_MASK == OWNED && self.leave(value >> STATE_BITS, REVOKED).is_ok()
     }
 
     /// 1 to 2: the payload of `epoch` has ended the request.
@@ -150,10 +213,15 @@ impl Ownership {
         self.leave(epoch, ENDED)
     }
 
-    /// 1 to 0: the payload of `epoch` did not take the request.
+    /// 1 to 0: the payload of `epoch` did not take the request. A replay goes to 3, so that it is one again.
     #[inline]
-    pub fn give_back(&self, epoch: u64) -> Result<(), Stale> {
-        self.leave(epoch, FREE)
+    pub fn give_back(&self, epoch: u64, replay: bool) -> Result<(), Stale> {
+        self.leave(epoch, if replay { REVOKED } else { FREE })
+    }
+
+    /// Anything to 0: the request ends without a payload. Called by the one CPU that dispatches it.
+    pub fn free(&self) {
+        self.0.store(word(0, FREE), Ordering::Release);
     }
 
     #[inline]
@@ -175,9 +243,10 @@ impl Ownership {
     #[inline]
     pub fn read(&self) -> (u64, Owner) {
         let value = self.0.load(Ordering::SeqCst);
-        let owner = match value & ((1 << STATE_BITS) - 1) {
+        let owner = match value & STATE_MASK {
             OWNED => Owner::Payload,
             ENDED => Owner::Ended,
+            REVOKED => Owner::Revoked,
             _ => Owner::Free,
         };
         (value >> STATE_BITS, owner)

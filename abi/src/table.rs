@@ -4,11 +4,13 @@
 //!
 //! Each operation that can fail returns 0 or a negative errno of the kernel. Unless its line says
 //! otherwise an operation is called in process context, may sleep, and is called under Atom's
-//! control lock, so that at most one of them runs at a time. Between *freeze* and *adopt* or *thaw* Atom sets
-//! `PF_MEMALLOC_NOIO` on the calling task: what is allocated there never waits for I/O.
+//! turn, so that at most one of them runs at a time. While the gate is closed Atom sets `PF_MEMALLOC_NOIO` on the
+//! calling task: what is allocated there never waits for I/O.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 
+use super::control::Blocker;
 use super::request::Request;
 use super::text::Text;
 use super::version::{AbiRange, Offer, SchemaRange};
@@ -55,6 +57,42 @@ pub struct AdoptArgs {
     pub image: *const u8,
     /// Bytes of the image.
     pub image_bytes: u64,
+
+    /// Since 1.1. Bits of [`adopt_flags`].
+    pub flags: u32,
+    /// Since 1.1. Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`AdoptArgs::flags`].
+pub mod adopt_flags {
+    /// The image is the last checkpoint of a payload that could not be asked any more: devices and
+    /// preserved objects are as they are now, everything else as it was then.
+    pub const CHECKPOINT: u32 = 1 << 0;
+}
+
+/// How *suspend* is to wait. Since 1.1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SuspendArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Nanoseconds that this call may wait. Atom calls again until nothing is left or its deadline has passed.
+    pub wait_ns: u64,
+}
+
+/// What has passed when *resume* is called. Since 1.1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ResumeArgs {
+    /// Bytes of this structure that Atom knows.
+    pub size: u32,
+    /// Devices whose changes of this *adopt* could not be made; they go on as they were.
+    pub unchanged: u32,
+    /// Nanoseconds for which the gate was closed, to be added to every deadline that the payload keeps.
+    pub paused_ns: u64,
 }
 
 /// A command forwarded to the payload. Opaque to Atom.
@@ -125,9 +163,37 @@ pub struct PayloadTable {
     pub queue_rq: Option<unsafe extern "C" fn(cookie: u64, request: *mut Request) -> u32>,
     /// Carries out an opaque command. May create and destroy devices.
     pub command: Option<unsafe extern "C" fn(args: *mut CommandArgs) -> i32>,
+
+    /// Since 1.1, optional, as all that follow. Stops background work while I/O is still served: whatever
+    /// runs without a request, as resynchronisation, reconnecting, keep-alives. Returns how much is
+    /// left, 0 when nothing runs any more, or a negative errno. Called again while something is left.
+    pub suspend: Option<unsafe extern "C" fn(args: *const SuspendArgs) -> i32>,
+    /// Inverse of *suspend*, and the last step of a handoff for the payload that serves after it:
+    /// background work begins, deadlines move by the length of the pause. I/O is served already.
+    /// Also called without a *suspend* before. Must succeed; what it returns is reported.
+    pub resume: Option<unsafe extern "C" fn(args: *const ResumeArgs) -> i32>,
+    /// Lets go of every request that the payload owes, because the deadline of a drain has passed. When it
+    /// returns 0 the payload will touch none of them, or their data, again, and nothing that it has sent on
+    /// their behalf can still reach a medium: no late write, no DMA. Atom then takes the requests
+    /// back. An errno: it cannot promise that, and the handoff is undone. Needed by
+    /// [`super::version::caps::REISSUE`].
+    pub revoke: Option<unsafe extern "C" fn() -> i32>,
+    /// Says in a few words why it has not ended a request yet. The request may end meanwhile: `blocker` is
+    /// a copy. An empty text, or an errno: it does not know.
+    pub explain: Option<
+        unsafe extern "C" fn(cookie: u64, blocker: *const Blocker, reason: *mut Text) -> i32,
+    >,
+    /// A request of the device bound to `cookie` has been owed for the time that the device's spec
+    /// gives. RCU read side, in the block layer's timeout work: must not sleep. The gate is open, and
+    /// time in which it was closed is not counted. The request may be ended before it returns.
+    /// Returns one of [`super::request::timeout`].
+    pub timeout: Option<unsafe extern "C" fn(cookie: u64, request: *mut Request) -> u32>,
 }
 
 impl PayloadTable {
+    /// Bytes of the table in 1.0: the shortest that Atom takes.
+    pub const BYTES_1_0: usize = offset_of!(Self, suspend);
+
     /// What the payload brings to the negotiation.
     pub fn offer(&self) -> Offer {
         Offer {

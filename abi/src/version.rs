@@ -4,6 +4,8 @@
 //!
 //! Versions of this interface, newest first:
 //!
+//! - 1.1: background work, taking requests back, reasons, timeouts; preserved files and sockets; checkpoints;
+//!   changing a device; policies for the deadline, for a soak and for when nobody is adopted.
 //! - 1.0: the first.
 
 use core::fmt;
@@ -11,7 +13,7 @@ use core::fmt;
 /// The interface changes incompatibly with this number.
 pub const ABI_MAJOR: u16 = 1;
 /// The interface grows at the end of its tables with this number.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 
 /// The minor versions of one major version that a side can work with, both ends included.
 #[repr(C)]
@@ -57,9 +59,24 @@ pub mod caps {
     pub const COMMANDS: u64 = 1 << 2;
     /// Requests of a stuck payload are handed to the next one as replays.
     pub const REISSUE: u64 = 1 << 3;
+    /// Files and sockets outlive a payload in Atom's keeping. Since 1.1.
+    pub const PRESERVED_OBJECTS: u64 = 1 << 4;
+    /// A device can be changed. Since 1.1.
+    pub const CHANGES: u64 = 1 << 5;
+    /// A checkpoint stands in for a payload that cannot be asked any more. Since 1.1.
+    pub const CHECKPOINTS: u64 = 1 << 6;
+    /// The payload is asked about requests that take too long. Since 1.1.
+    pub const TIMEOUTS: u64 = 1 << 7;
 
     /// What this Atom offers.
-    pub const OFFERED: u64 = DEVICES | PRESERVED_PAGES | COMMANDS;
+    pub const OFFERED: u64 = DEVICES
+        | PRESERVED_PAGES
+        | COMMANDS
+        | REISSUE
+        | PRESERVED_OBJECTS
+        | CHANGES
+        | CHECKPOINTS
+        | TIMEOUTS;
 
     /// The name of one capability bit, for messages.
     pub fn name(bit: u64) -> &'static str {
@@ -68,6 +85,10 @@ pub mod caps {
             PRESERVED_PAGES => "preserved-pages",
             COMMANDS => "commands",
             REISSUE => "reissue",
+            PRESERVED_OBJECTS => "preserved-objects",
+            CHANGES => "changes",
+            CHECKPOINTS => "checkpoints",
+            TIMEOUTS => "timeouts",
             _ => "unknown",
         }
     }
@@ -162,6 +183,22 @@ pub mod reason {
     pub const NO_MEMORY: u32 = 16;
     /// The live payload does not write the schema that was asked for.
     pub const UNWRITABLE: u32 = 17;
+    /// The deadline has passed, and the live payload cannot promise that nothing of what it owes is carried
+    /// out late, so its requests cannot be taken back; `expected` is the number of requests still owed,
+    /// `found` the errno, 0 without the capability.
+    pub const NO_PROMISE: u32 = 18;
+    /// The task that ran an operation of the payload died in it; `found` is the payload's identity.
+    pub const DIED: u32 = 19;
+    /// There is no checkpoint of the live payload, or devices have come or gone since.
+    pub const NO_CHECKPOINT: u32 = 20;
+    /// The payload is dead: none of its operations is called any more; `found` is its identity.
+    pub const DEAD: u32 = 21;
+    /// Nobody adopted in time.
+    pub const NOBODY: u32 = 22;
+    /// An oops has killed a task since the machine was started, and the payload is not one that is known to have
+    /// died in an operation: what it owes may be that task's, and must not be ended or reissued.
+    /// `expected` is the number of requests still owed.
+    pub const TASK_DIED: u32 = 23;
 }
 
 impl Refusal {
@@ -225,6 +262,27 @@ impl fmt::Display for Refusal {
                 "the live payload does not write schema {found}; the newest that fits is {expected}"
             ),
             reason::NO_MEMORY => f.write_str("memory was short before the pause"),
+            reason::NO_PROMISE if found == 0 => write!(
+                f,
+                "{expected} requests were still owed at the deadline, and the live payload does not offer to let go of them"
+            ),
+            reason::NO_PROMISE => write!(
+                f,
+                "{expected} requests were still owed at the deadline, and the live payload could not let go of them (error {found})"
+            ),
+            reason::DIED => write!(
+                f,
+                "an operation of payload {found} killed the task that ran it; the kernel log says where"
+            ),
+            reason::NO_CHECKPOINT => f.write_str(
+                "the live payload cannot be asked, and it has left no checkpoint of the present devices",
+            ),
+            reason::DEAD => write!(f, "payload {found} is dead: nothing of it is called any more"),
+            reason::NOBODY => f.write_str("nobody adopted in time"),
+            reason::TASK_DIED => write!(
+                f,
+                "the kernel has killed a task that may have asked for some of the {expected} requests still owed: they can only be left as they are"
+            ),
             code => write!(f, "refused with code {code} ({expected}, {found})"),
         }
     }

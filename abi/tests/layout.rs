@@ -1,62 +1,110 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! The blessed layout: the contract as bytes.
+//! The blessed layouts: the contract as bytes, one file for each minor version.
 
 use std::fmt::Write as _;
 
-use atom_abi::layout::{Layout, HASH, LAYOUTS};
-use atom_abi::version::ABI_MAJOR;
+use atom_abi::layout::{first_bytes, Field, Layout, HASH, LAYOUTS, MINOR_HASH};
+use atom_abi::version::{ABI_MAJOR, ABI_MINOR};
 
-fn rendered() -> String {
+/// The layout as it was in the first minor.
+fn first() -> String {
     let mut text = format!("# Layout of ABI {ABI_MAJOR}, hash {HASH:#018x}. Never edited.\n");
-    for Layout { name, size, align, fields } in LAYOUTS {
-        let _ = writeln!(text, "\n{name}: {size} bytes, aligned to {align}");
-        for field in *fields {
-            let _ = writeln!(text, "  {:4} +{:<4} {}", field.offset, field.size, field.name);
+    for Layout { name, first_size, align, fields, .. } in LAYOUTS.iter().filter(|l| l.since == 0) {
+        let _ = writeln!(text, "\n{name}: {first_size} bytes, aligned to {align}");
+        for Field { offset, first_size, first_name, .. } in *fields {
+            let _ = writeln!(text, "  {offset:4} +{first_size:<4} {first_name}");
         }
     }
     text
 }
 
-/// Writes the file of a new major version when it is asked for by `ATOM_BLESS`; never one that exists.
-fn begin(path: &str) -> String {
+/// The layout as it is in the present minor.
+fn present() -> String {
+    let mut text = format!(
+        "# Layout of ABI {ABI_MAJOR}.{ABI_MINOR}, hash {MINOR_HASH:#018x}. Never edited.\n"
+    );
+    for Layout { name, size, align, fields, added, .. } in LAYOUTS {
+        let _ = writeln!(text, "\n{name}: {size} bytes, aligned to {align}");
+        for Field { offset, size, name, .. } in fields.iter().chain(*added) {
+            let _ = writeln!(text, "  {offset:4} +{size:<4} {name}");
+        }
+    }
+    text
+}
+
+/// Writes the file of a new version when it is asked for by `ATOM_BLESS`; never one that exists.
+fn begin(path: &str, text: &str) -> String {
     if std::env::var_os("ATOM_BLESS").is_none() {
         return String::new();
     }
-    let text = rendered();
-    std::fs::write(path, &text).map(|()| text).unwrap_or_default()
+    std::fs::write(path, text).map(|()| text.to_owned()).unwrap_or_default()
 }
 
-#[test]
-fn the_code_is_laid_out_as_the_blessed_file_says() {
-    let path = format!("{}/layout/v{ABI_MAJOR}.txt", env!("CARGO_MANIFEST_DIR"));
-    let blessed = std::fs::read_to_string(&path).unwrap_or_else(|_| begin(&path));
+fn check(file: &str, code: &str) {
+    let path = format!("{}/layout/{file}", env!("CARGO_MANIFEST_DIR"));
+    let blessed = std::fs::read_to_string(&path).unwrap_or_else(|_| begin(&path, code));
     assert!(
-        blessed == rendered(),
+        blessed == code,
         "{path} and the code part. A published layout is never edited: grow tables at their end, \
-         or begin a new major version with a file of its own. The code has:\n{}",
-        rendered()
+         in a new minor version with a file of its own, or begin a new major version. \
+         The code has:\n{code}"
     );
 }
 
 #[test]
-fn the_contract_in_prose_names_every_structure_and_the_hash() {
+fn the_first_minor_is_still_laid_out_as_its_blessed_file_says() {
+    check(&format!("v{ABI_MAJOR}.txt"), &first());
+}
+
+#[test]
+fn the_present_minor_is_laid_out_as_its_blessed_file_says() {
+    check(&format!("v{ABI_MAJOR}.{ABI_MINOR}.txt"), &present());
+}
+
+#[test]
+fn structures_have_only_grown_at_their_end() {
+    for layout in LAYOUTS {
+        for field in layout.added {
+            assert!(
+                field.offset >= layout.first_size,
+                "{}: {} lies within what the first version had",
+                layout.name,
+                field.name
+            );
+        }
+        for (field, rest) in layout.fields.iter().zip((1..).map(|at| layout.fields.get(at..))) {
+            let last = rest.is_none_or(<[Field]>::is_empty);
+            assert!(
+                field.size == field.first_size || (last && layout.added.is_empty()),
+                "{}: {} has grown and is not the last field",
+                layout.name,
+                field.name
+            );
+        }
+        assert_eq!(first_bytes(layout.name), layout.first_size);
+    }
+}
+
+#[test]
+fn the_contract_in_prose_names_every_structure_and_the_hashes() {
     let path = format!("{}/ABI.md", env!("CARGO_MANIFEST_DIR"));
     let prose = std::fs::read_to_string(path).expect("ABI.md stands beside the code");
     for layout in LAYOUTS {
         assert!(prose.contains(&format!("`{}`", layout.name)), "ABI.md lacks {}", layout.name);
     }
-    assert!(
-        prose.contains(&format!("{HASH:#018x}")),
-        "ABI.md has another layout hash than {HASH:#018x}"
-    );
+    for hash in [HASH, MINOR_HASH] {
+        assert!(prose.contains(&format!("{hash:#018x}")), "ABI.md has not the hash {hash:#018x}");
+    }
 }
 
 #[test]
 fn nothing_that_crosses_the_boundary_is_padded() {
     // Padding would be kernel memory that nobody has written, on its way to user space.
     for layout in LAYOUTS {
-        let used: usize = layout.fields.iter().map(|field| field.size).sum();
+        let used: usize = layout.fields.iter().chain(layout.added).map(|field| field.size).sum();
         assert_eq!(used, layout.size, "{} has padding", layout.name);
+        let first: usize = layout.fields.iter().map(|field| field.first_size).sum();
+        assert_eq!(first, layout.first_size, "{} had padding", layout.name);
     }
 }

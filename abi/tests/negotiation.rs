@@ -57,7 +57,9 @@ fn each_thing_that_does_not_fit_has_a_reason_of_its_own() {
 fn a_refusal_names_both_sides() {
     let text = refusal(|offer| offer.abi.major = 99).to_string();
     assert!(text.contains("99") && text.contains("1.x"), "{text}");
-    let text = refusal(|offer| offer.requires |= caps::REISSUE | 1 << 63).to_string();
+    let plain = Offer { provides: caps::OFFERED & !caps::REISSUE, ..Offer::ATOM };
+    let needy = Offer { requires: caps::DEVICES | caps::REISSUE | 1 << 63, ..payload() };
+    let text = negotiate(&plain, &needy).expect_err("two are missing").to_string();
     assert!(text.contains("reissue") && text.contains("bit 63"), "{text}");
 }
 
@@ -80,4 +82,64 @@ fn payloads_without_a_common_schema_are_refused() {
         let text = refusal.to_string();
         assert!(text.contains('2') && text.contains('9'), "{text}");
     }
+}
+
+/// What a side that knows the minors from `min` to `max` brings; each minor has one capability of its own.
+fn minors(min: u16, max: u16) -> Offer {
+    let abi = AbiRange { minor_min: min, minor_max: max, ..AbiRange::CURRENT };
+    Offer { abi, requires: 0, provides: (1 << (max + 1)) - 1, ..Offer::ATOM }
+}
+
+#[test]
+fn two_sides_meet_at_the_newest_minor_that_both_know_or_not_at_all() {
+    let ranges = || (0..=3u16).flat_map(|min| (min..=3).map(move |max| (min, max)));
+    let (mut met, mut refused) = (0, 0);
+    for (atom_min, atom_max) in ranges() {
+        for (min, max) in ranges() {
+            let common = (0..=3)
+                .rev()
+                .find(|minor| (atom_min..=atom_max).contains(minor) && (min..=max).contains(minor));
+            let pair = format!("Atom {atom_min} to {atom_max}, payload {min} to {max}");
+            match (negotiate(&minors(atom_min, atom_max), &minors(min, max)), common) {
+                (Ok(agreement), Some(minor)) => {
+                    assert_eq!(agreement.minor, minor, "{pair}");
+                    let known = (1 << (atom_max.min(max) + 1)) - 1;
+                    assert_eq!(agreement.caps, known, "{pair}");
+                    met += 1;
+                }
+                (Err(refusal), None) => {
+                    let wanted = Refusal::new(reason::ABI_MINOR, atom_max.into(), min.into());
+                    assert_eq!(refusal, wanted, "{pair}");
+                    refused += 1;
+                }
+                (result, _) => panic!("{pair}: {result:?}"),
+            }
+        }
+    }
+    // Of the 100 pairs of ranges in 0..=3, 30 have nothing in common.
+    assert_eq!((met, refused), (70, 30));
+}
+
+#[test]
+fn every_reason_has_words_of_its_own() {
+    let texts: std::collections::BTreeSet<String> =
+        (0..=24).map(|code| Refusal::new(code, 4, 5).to_string()).collect();
+    assert_eq!(texts.len(), 25);
+    let unknown = |code| Refusal::new(code, 4, 5).to_string().contains("refused with code");
+    assert!((0..=23).all(|code| !unknown(code)), "each code is known");
+    assert!(unknown(24), "and there is no other");
+}
+
+#[test]
+fn the_reasons_of_a_deadline_say_what_is_owed_and_what_the_payload_said() {
+    let text = |code, expected, found| Refusal::new(code, expected, found).to_string();
+    let without = text(reason::NO_PROMISE, 3, 0);
+    assert!(without.contains("3 requests") && without.contains("does not offer"), "{without}");
+    let failed = text(reason::NO_PROMISE, 3, 16);
+    assert!(failed.contains("3 requests") && failed.contains("error 16"), "{failed}");
+    assert_ne!(without, failed);
+    assert!(text(reason::DIED, 0, 7).contains("payload 7"));
+    assert!(text(reason::DEAD, 0, 7).contains("payload 7"));
+    assert!(text(reason::NO_CHECKPOINT, 0, 0).contains("checkpoint"));
+    assert!(text(reason::NOBODY, 0, 0).contains("nobody"));
 }

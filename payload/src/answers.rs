@@ -6,6 +6,9 @@
 //! answer: version u32, then
 //!   CREATE   volume u64, device u32
 //!   LIST     schema u32, next place u32, entries u32, then each: a description, counts 2
+//!   LATE     refused u32, accepted u32
+//!   ASKED    times u64, nanoseconds u64
+//!   PROBE    local port u32, byte u32, the device's first bytes 8
 //!   others   nothing
 //! ```
 
@@ -18,6 +21,12 @@ use super::shape::{Description, DESCRIPTION_BYTES};
 pub const DONE_BYTES: usize = 4;
 /// Bytes of the answer to CREATE.
 pub const CREATED_BYTES: usize = 16;
+/// Bytes of the answer to LATE.
+pub const LATE_BYTES: usize = 12;
+/// Bytes of the answer to ASKED.
+pub const ASKED_BYTES: usize = 20;
+/// Bytes of the answer to PROBE.
+pub const PROBED_BYTES: usize = 20;
 /// Bytes of one entry of a list.
 pub const ENTRY_BYTES: usize = DESCRIPTION_BYTES + COUNTS2_BYTES;
 /// The next place in a list that is complete.
@@ -39,7 +48,7 @@ pub fn decode_done(bytes: &[u8]) -> Result<(), ProtocolError> {
     check_end(&fields)
 }
 
-/// The answer to [`Command::Create`].
+/// The answer to [`Command::Create`](super::protocol::Command::Create).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Created {
     /// Identity of the volume.
@@ -66,6 +75,97 @@ impl Created {
     }
 }
 
+/// The answer to [`Command::Late`](super::protocol::Command::Late).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Late {
+    /// Ends that Atom refused.
+    pub refused: u32,
+    /// Ends that it accepted.
+    pub accepted: u32,
+}
+
+impl Late {
+    /// Encodes into `buffer` and returns the length.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut out = Output::new(buffer);
+        let (refused, accepted) = (self.refused.to_le_bytes(), self.accepted.to_le_bytes());
+        out.put(&[&VERSION.to_le_bytes(), &refused, &accepted])?;
+        Ok(out.at)
+    }
+
+    /// Decodes hostile bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        let mut fields = Fields::new(bytes);
+        check_version(&mut fields)?;
+        let late = Self { refused: fields.u32()?, accepted: fields.u32()? };
+        check_end(&fields)?;
+        Ok(late)
+    }
+}
+
+/// The answer to [`Command::Asked`](super::protocol::Command::Asked).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// How often *timeout* was asked about a request.
+    pub timeouts: u64,
+    /// The length of the pause that *resume* was told last, in nanoseconds.
+    pub paused_ns: u64,
+}
+
+impl Asked {
+    /// Encodes into `buffer` and returns the length.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut out = Output::new(buffer);
+        let (timeouts, paused_ns) = (self.timeouts.to_le_bytes(), self.paused_ns.to_le_bytes());
+        out.put(&[&VERSION.to_le_bytes(), &timeouts, &paused_ns])?;
+        Ok(out.at)
+    }
+
+    /// Decodes hostile bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        let mut fields = Fields::new(bytes);
+        check_version(&mut fields)?;
+        let asked = Self { timeouts: fields.u64()?, paused_ns: fields.u64()? };
+        check_end(&fields)?;
+        Ok(asked)
+    }
+}
+
+/// The answer to [`Command::Probe`](super::protocol::Command::Probe).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Probed {
+    /// The local port of the connection, by which one sees that it is still the same one.
+    pub port: u16,
+    /// What came back.
+    pub byte: u8,
+    /// The first bytes of the block device.
+    pub first: [u8; 8],
+}
+
+impl Probed {
+    /// Encodes into `buffer` and returns the length.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut out = Output::new(buffer);
+        let port = u32::from(self.port).to_le_bytes();
+        let byte = u32::from(self.byte).to_le_bytes();
+        out.put(&[&VERSION.to_le_bytes(), &port, &byte, &self.first])?;
+        Ok(out.at)
+    }
+
+    /// Decodes hostile bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        let mut fields = Fields::new(bytes);
+        check_version(&mut fields)?;
+        let probed = Self {
+            port: u16::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("port"))?,
+            byte: u8::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("byte"))?,
+            first: fields.array()?,
+        };
+        check_end(&fields)?;
+        Ok(probed)
+    }
+}
+
 /// One volume of a [`List`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -75,7 +175,7 @@ pub struct Entry {
     pub counts: Counts2,
 }
 
-/// Writes the answer to [`Command::List`].
+/// Writes the answer to [`Command::List`](super::protocol::Command::List).
 pub struct ListWriter<'a> {
     out: Output<'a>,
     entries: u32,
@@ -118,7 +218,7 @@ impl<'a> ListWriter<'a> {
     }
 }
 
-/// The answer to [`Command::List`].
+/// The answer to [`Command::List`](super::protocol::Command::List).
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a> {
     /// The newest schema of the payload that answered.

@@ -7,12 +7,14 @@ use core::ops::ControlFlow;
 use kernel::prelude::*;
 
 use crate::answers::{encode_done, Created, Entry, ListWriter, CREATED_BYTES, END_OF_LIST};
-use crate::counts::{Counts, Counts1};
+use crate::counts::Counts;
+use crate::fault::{Points, Variant};
 use crate::identity;
+use crate::ops;
 use crate::protocol::{Command, Create, ProtocolError};
 use crate::shape::{Description, MAX_VOLUMES};
 use crate::sys;
-use crate::volume::Volume;
+use crate::volume::{Pages, Volume};
 use crate::volumes::Volumes;
 
 /// Carries out the command in `input` and writes the answer into `output`. Returns its length.
@@ -21,28 +23,23 @@ use crate::volumes::Volumes;
 /// that it must not have, `EMSGSIZE` when the answer does not fit, and those of each command.
 pub(crate) fn carry_out(volumes: &mut Volumes, input: &[u8], output: &mut [u8]) -> Result<usize> {
     match Command::decode(input).map_err(errno)? {
-        Command::Create(create_command) => create(volumes, &create_command, output),
+        Command::Create(command) => {
+            let length = create(volumes, &command, output)?;
+            ops::checkpoint(volumes);
+            Ok(length)
+        }
         Command::Destroy { name } => {
             destroy(volumes, volumes.find(&name).ok_or(ENOENT)?)?;
+            ops::checkpoint(volumes);
             encode_done(output).map_err(errno)
         }
         Command::List { from } => list(volumes, from, output),
-        #[cfg(payload_fault = "stuck")]
-        Command::Hold { op, requests } => {
-            crate::stuck::hold(op, requests)?;
-            encode_done(output).map_err(errno)
-        }
-        #[cfg(payload_fault = "stuck")]
-        Command::Release => {
-            crate::stuck::release();
-            encode_done(output).map_err(errno)
-        }
-        #[cfg(not(payload_fault = "stuck"))]
-        Command::Hold { .. } | Command::Release => Err(EINVAL),
+        other => Variant::command(&other, output),
     }
 }
 
-fn errno(error: ProtocolError) -> Error {
+/// The error of the kernel that says the same.
+pub(crate) fn errno(error: ProtocolError) -> Error {
     match error {
         ProtocolError::NoRoom => EMSGSIZE,
         ProtocolError::Version(_) => sys::eproto(),
@@ -64,11 +61,11 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
     let id = volumes.new_id()?;
     let description = Description { id, device: 0, shape, pages: 0, name: create.name };
     let blank = volumes.blank()?;
-    let volume = Volume::new(blank, &description, Counts::One(Counts1::default()), true)?;
+    let volume = Volume::new(blank, &description, Counts::none(), Pages::Fresh)?;
     let store = volume.store_key();
     // Requests can arrive before the device's number is known here, so the volume goes first.
     volumes.insert(volume).inspect_err(|_| release(store))?;
-    let device = sys::create_device(&shape.spec(), id.slot()).inspect_err(|_| {
+    let device = sys::create_device(&Variant::spec(shape.spec()), id.slot()).inspect_err(|_| {
         volumes.remove(id.slot());
         release(store);
     })?;

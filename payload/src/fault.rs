@@ -1,69 +1,171 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The one fault of a test variant, chosen by `payload_fault`. In a release every function here does
-//! nothing and leaves no code behind.
+//! The points at which a test variant differs from a release, and which variant this build is, chosen
+//! by `payload_fault`. A release has [`Points`] as they are: nothing is called and no code is left.
 
 use kernel::prelude::*;
 
-use crate::abi::version::{Offer, SchemaRange};
+use crate::abi::control::Blocker;
+use crate::abi::device::DeviceSpec;
+use crate::abi::image::ImageError;
+use crate::abi::layout;
+use crate::abi::version::{SchemaRange, ABI_MAJOR};
+use crate::pages::Io;
+use crate::protocol::Command;
+use crate::shape::{Description, Shape};
+use crate::state::{Export, Import};
 
-#[cfg(any(payload_fault = "abi", payload_fault = "layout", payload_fault = "capability"))]
-pub(crate) const fn offer(offer: Offer) -> Offer {
-    let mut offer = offer;
-    if cfg!(payload_fault = "abi") {
-        offer.abi.major = 99;
+#[cfg(payload_fault = "broken")]
+pub(crate) use crate::broken::Broken as Variant;
+#[cfg(payload_fault = "change")]
+pub(crate) use crate::change::Changes as Variant;
+#[cfg(payload_fault = "extra")]
+pub(crate) use crate::extra::Extra as Variant;
+#[cfg(payload_fault = "fault")]
+pub(crate) use crate::inject::Injected as Variant;
+#[cfg(payload_fault = "keeper")]
+pub(crate) use crate::keeper::Keeper as Variant;
+#[cfg(payload_fault = "stuck")]
+pub(crate) use crate::stuck::Stuck as Variant;
+
+/// No variant: a release.
+#[cfg(payload_fault = "none")]
+pub(crate) struct Variant;
+
+#[cfg(payload_fault = "none")]
+impl Points for Variant {}
+
+/// The operations of the table, by the numbers that `inject.rs` takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(payload_abi = "0", allow(dead_code, reason = "1.0 has fewer operations"))]
+pub(crate) enum Step {
+    Prepare = 1,
+    Unprepare = 2,
+    ImageBytes = 3,
+    Suspend = 4,
+    Freeze = 5,
+    Thaw = 6,
+    Adopt = 7,
+    Abandon = 8,
+    Resume = 9,
+    Revoke = 10,
+    Command = 11,
+}
+
+/// What a release does at each point: nothing. A variant overrides what it needs.
+#[cfg_attr(payload_abi = "0", allow(dead_code, reason = "1.0 has fewer operations"))]
+pub(crate) trait Points {
+    /// The major version of the interface that it claims.
+    const ABI_MAJOR: u16 = ABI_MAJOR;
+    /// The layout of the interface that it claims.
+    const LAYOUT: u64 = layout::HASH;
+    /// Capabilities that it requires beside those of a release.
+    const REQUIRES: u64 = 0;
+    /// Capabilities of a release that it does not offer.
+    const WITHHOLDS: u64 = 0;
+    /// The schemas that it claims to read and write.
+    const SCHEMA: Option<SchemaRange> = None;
+    /// Keys of the records that it has beside those of the volumes.
+    const KEYS: &'static [u32] = &[];
+    /// Whether its volumes are others after *adopt* than those of the image.
+    const CHANGES: bool = false;
+
+    /// Before Atom knows the payload.
+    fn init() {}
+
+    /// At the start of an operation. An error is what the operation returns; an inverse does its work all the
+    /// same. May sleep.
+    fn before(_step: Step) -> Result {
+        Ok(())
     }
-    if cfg!(payload_fault = "layout") {
-        offer.layout_hash ^= 1;
+
+    /// In an operation, with the table of volumes locked.
+    fn holding(_step: Step) {}
+
+    /// What is left of background work.
+    fn background() -> i32 {
+        0
     }
-    if cfg!(payload_fault = "capability") {
-        offer.requires |= (1 << 63) | crate::abi::version::caps::REISSUE;
+
+    /// The status with which *queue_rq* does not take a request. Must not sleep.
+    fn refuses() -> Option<u32> {
+        None
     }
-    offer
-}
 
-/// What the variant brings to the negotiation instead.
-#[cfg(not(any(payload_fault = "abi", payload_fault = "layout", payload_fault = "capability")))]
-pub(crate) const fn offer(offer: Offer) -> Offer {
-    offer
-}
-
-#[cfg(payload_fault = "schema")]
-pub(crate) const fn schema(_range: SchemaRange) -> SchemaRange {
-    SchemaRange { read_min: 9, read_max: 9, write_min: 9, write_max: 9 }
-}
-
-/// The schemas that the variant reads and writes instead.
-#[cfg(not(payload_fault = "schema"))]
-pub(crate) const fn schema(range: SchemaRange) -> SchemaRange {
-    range
-}
-
-/// Called at the end of *prepare*.
-pub(crate) fn in_prepare() -> Result {
-    if cfg!(payload_fault = "prepare") {
-        return Err(ENOMEM);
+    /// Gives a request of a volume back to be served, or keeps it. Must not sleep.
+    fn take(_slot: usize, io: Io) -> Option<Io> {
+        Some(io)
     }
-    Ok(())
-}
 
-/// Called at the start of *freeze*.
-pub(crate) fn in_freeze() -> Result {
-    if cfg!(payload_fault = "freeze") {
-        return Err(EIO);
+    /// At the end of *prepare*.
+    fn prepared() -> Result {
+        Ok(())
     }
-    Ok(())
-}
 
-/// Called in *adopt* before a device is bound, with how many were bound and how many there are.
-pub(crate) fn in_adopt(bound: usize, volumes: usize) -> Result {
-    if cfg!(payload_fault = "adopt") && bound >= volumes / 2 {
-        return Err(EIO);
+    /// At the start of *freeze*.
+    fn freezing() -> Result {
+        Ok(())
     }
-    Ok(())
-}
 
-/// True when *adopt* is to leave out the device that comes next.
-pub(crate) fn forgets_to_bind(bound: usize, volumes: usize) -> bool {
-    cfg!(payload_fault = "bind") && bound.saturating_add(1) == volumes
+    /// In *adopt* before each device is bound and after the last one, with how many were bound and how many there are.
+    fn adopting(_bound: usize, _volumes: usize) -> Result {
+        Ok(())
+    }
+
+    /// Whether *adopt* binds the device that comes next.
+    fn binds(_bound: usize, _volumes: usize) -> bool {
+        true
+    }
+
+    /// The shape of a volume that is adopted.
+    fn shape(shape: Shape) -> Shape {
+        shape
+    }
+
+    /// In *adopt*, when the device of a volume was bound. The description has the shape from above.
+    fn bound(_volume: &Description) -> Result {
+        Ok(())
+    }
+
+    /// At the end of *adopt*.
+    fn adopted(_image: Option<&Import<'_>>) -> Result {
+        Ok(())
+    }
+
+    /// At the end of *abandon*.
+    fn abandoned() {}
+
+    /// The device that a new volume asks for.
+    fn spec(spec: DeviceSpec) -> DeviceSpec {
+        spec
+    }
+
+    /// Bytes of its own records in an image.
+    fn image_bytes() -> usize {
+        0
+    }
+
+    /// Adds its own records to an image.
+    fn export(_image: &mut Export<'_>) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    /// In *resume*, with the length of the pause.
+    fn resumed(_paused_ns: u64) {}
+
+    /// In *revoke*.
+    fn revoke() {}
+
+    /// Why a request has not ended yet.
+    fn reason(_slot: usize, _blocker: &Blocker) -> Option<&'static str> {
+        None
+    }
+
+    /// In *timeout*. Must not sleep.
+    fn timed_out() {}
+
+    /// Carries out a command of its own.
+    fn command(_command: &Command, _output: &mut [u8]) -> Result<usize> {
+        Err(EINVAL)
+    }
 }

@@ -8,8 +8,9 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`shape`] | what a volume is: identity, kind, geometry, name |
-//! | [`counts`] | the statistics of both schemas, and the way from one to the other |
+//! | [`counts`] | the statistics of every schema, and the way from one to the next |
 //! | [`state`] | the image of all volumes: export and import |
+//! | [`carried`] | records of an image that this version does not know |
 //! | [`protocol`] | the commands that a payload carries out |
 //! | [`answers`] | what it answers |
 
@@ -19,6 +20,7 @@
 use atom_abi as abi;
 
 pub mod answers;
+pub mod carried;
 pub mod counts;
 pub mod protocol;
 pub mod shape;

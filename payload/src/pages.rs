@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests and pages: the layer on the kernel for the I/O path. With `sys.rs` all `unsafe` code.
+//! Requests and pages: the layer on the kernel for the I/O path. With `sys.rs` and `table.rs`
+//! all `unsafe` code.
 //!
 //! Two arguments carry most of the proofs:
 //!
@@ -77,6 +78,12 @@ impl Io {
         if result != 0 {
             kernel::pr_err_once!("Atom refused the end of a request: error {}\n", result);
         }
+    }
+
+    /// Lets go of the request. What is left is the address of its record.
+    #[cfg(payload_fault = "stuck")]
+    pub(crate) fn into_record(self) -> NonNull<Request> {
+        self.record
     }
 
     /// The data of the request, from its start.
@@ -292,6 +299,17 @@ impl Store {
             bindings::xa_find(self.0.as_ptr(), &mut index, last as usize, bindings::XA_PRESENT)
         };
         (!found.is_null()).then_some(index as u64)
+    }
+
+    /// How many pages there are. Takes as long as there are pages.
+    pub(crate) fn count(&self) -> u64 {
+        let mut pages = 0u64;
+        let mut from = Some(0);
+        while let Some(found) = from.and_then(|from| self.next(&rcu::read_lock(), from, u64::MAX)) {
+            pages = pages.saturating_add(1);
+            from = found.checked_add(1);
+        }
+        pages
     }
 
     /// Takes a page out and has it freed once nobody reads it any more. Returns whether there was one.

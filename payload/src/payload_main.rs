@@ -7,24 +7,26 @@
 //!
 //! | file | one reason to exist |
 //! | --- | --- |
-//! | `sys.rs` | the calls into and from Atom, and the places of the table of volumes |
+//! | `table.rs` | the operations table, and what Atom calls through it |
+//! | `sys.rs` | the calls of Atom, and the places of the table of volumes |
 //! | `pages.rs` | the data of requests and the pages of volumes |
-//! | `identity.rs` | what this version says about itself |
+//! | `identity.rs`, `level.rs` | what this version says about itself; the minor versions of the interface |
 //! | `ops.rs` | the operations of the lifecycle |
 //! | `commands.rs` | the commands that Atom forwards |
 //! | `volumes.rs` | the table of volumes |
 //! | `volume.rs` | one volume: what all kinds have in common |
 //! | `null.rs`, `ram.rs` | the kinds |
-//! | `statistics.rs` | counting on the I/O path, in the schema of this version |
-//! | `fault.rs`, `stuck.rs` | the one fault of a test variant; nothing in a release |
-//! | `shape.rs`, `counts.rs`, `state.rs`, `protocol.rs`, `answers.rs` | pure: what crosses as bytes |
+//! | `statistics.rs`, `shard1.rs` to `shard3.rs` | counting on the I/O path; in the newest schema of this version |
+//! | `fault.rs` | the points at which a test variant differs from a release |
+//! | `broken.rs`, `inject.rs`, `stuck.rs`, `keeper.rs`, `change.rs`, `extra.rs` | the test variants; in no release |
+//! | `shape.rs`, `counts.rs`, `state.rs`, `carried.rs`, `protocol.rs`, `answers.rs` | pure: what crosses as bytes |
 //!
-//! `sys.rs` and `pages.rs` hold all `unsafe` code of a release.
+//! `table.rs`, `sys.rs` and `pages.rs` hold all `unsafe` code of a release.
 //!
 //! Lock order, outermost first:
 //!
-//! 1. `CONTROL` of Atom, which the caller of every operation but `queue_rq` holds;
-//! 2. `sys::TABLE_OWNER`, held over one of these operations;
+//! 1. Atom's turn, which the caller of every operation but `queue_rq` and `timeout` has;
+//! 2. `table::TABLE_OWNER`, held over one of these operations;
 //! 3. Atom's innermost lock, taken within the calls of Atom;
 //! 4. the lock of a page store, a spinlock, held for one insertion or removal.
 //!
@@ -35,11 +37,24 @@ mod abi;
 // What the host has as well is public there, and each version uses its own part of it.
 #[allow(dead_code, unreachable_pub)]
 mod answers;
+#[cfg(payload_fault = "broken")]
+mod broken;
+#[allow(dead_code, unreachable_pub)]
+mod carried;
+#[cfg(payload_fault = "change")]
+mod change;
 mod commands;
 #[allow(dead_code, unreachable_pub)]
 mod counts;
+#[cfg(payload_fault = "extra")]
+mod extra;
 mod fault;
 mod identity;
+#[cfg(payload_fault = "fault")]
+mod inject;
+#[cfg(payload_fault = "keeper")]
+mod keeper;
+mod level;
 mod null;
 mod ops;
 mod pages;
@@ -54,17 +69,46 @@ mod statistics;
 #[cfg(payload_fault = "stuck")]
 mod stuck;
 mod sys;
+mod table;
 mod volume;
 mod volumes;
 
 use kernel::prelude::*;
 
+#[cfg(not(payload_fault = "fault"))]
 module! {
     type: Payload,
     name: "atom_payload",
     authors: ["The Atom authors"],
     description: "Serves the block devices that Atom holds",
     license: "GPL",
+}
+
+#[cfg(payload_fault = "fault")]
+module! {
+    type: Payload,
+    name: "atom_payload",
+    authors: ["The Atom authors"],
+    description: "Serves the block devices that Atom holds",
+    license: "GPL",
+    params: {
+        fault_step: i64 {
+            default: 0,
+            description: "The operation with the fault, see inject.rs",
+        },
+        fault_kind: i64 {
+            default: 0,
+            description: "What it does",
+        },
+        fault_value: i64 {
+            default: 0,
+            description: "An errno, milliseconds, a place or a number, by the kind",
+        },
+        fault_times: i64 {
+            default: 0,
+            description: "How often; 0 for always",
+        },
+    },
 }
 
 /// The module. Registered with Atom for as long as it is loaded.
@@ -74,7 +118,7 @@ struct Payload {
 
 impl kernel::Module for Payload {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let registration = sys::register()?;
+        let registration = table::register()?;
         pr_info!(
             "{} loaded, schemas {} to {}\n",
             identity::VERSION,

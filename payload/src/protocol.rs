@@ -9,9 +9,16 @@
 //!   1 CREATE   name 64, kind u32, block u32, size u64, hw queues u16, queue depth u16
 //!   2 DESTROY  name 64
 //!   3 LIST     first place u32
-//!   4 HOLD     operation u32, requests u32      (test variants only)
-//!   5 RELEASE                                   (test variants only)
+//!   4 HOLD     operation u32, requests u32                 (variant stuck)
+//!   5 RELEASE                                              (variant stuck)
+//!   6 LATE                                                 (variant stuck)
+//!   7 ASKED                                                (variant stuck)
+//!   8 KEEP     path of a block device 64, TCP port u32     (variant keeper)
+//!   9 PROBE    byte to send u32                            (variant keeper)
+//!  10 DROP                                                 (variant keeper)
 //! ```
+//!
+//! The commands of the variants of the tests are refused by every other payload.
 //!
 //! A decoder refuses what it does not know, what is too short, and what is too long.
 
@@ -30,6 +37,11 @@ const DESTROY: u32 = 2;
 const LIST: u32 = 3;
 const HOLD: u32 = 4;
 const RELEASE: u32 = 5;
+const LATE: u32 = 6;
+const ASKED: u32 = 7;
+const KEEP: u32 = 8;
+const PROBE: u32 = 9;
+const DROP: u32 = 10;
 
 /// Why bytes are no command or no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,15 +120,35 @@ pub enum Command {
         /// The place in the table to begin with: 0, then [`List::next`](super::answers::List::next).
         from: u32,
     },
-    /// Keeps the next requests of one operation without ending them. Test variants only.
+    /// Variant stuck: keeps the next requests of one operation without ending them.
     Hold {
         /// One of [`super::abi::request::op`].
         op: u8,
         /// How many.
         requests: u32,
     },
-    /// Carries out and ends what was kept. Test variants only.
+    /// Variant stuck: carries out and ends what was kept.
     Release,
+    /// Variant stuck: ends, in the epoch in which they were taken, the requests that it has let go of. Answer:
+    /// [`Late`](super::answers::Late).
+    Late,
+    /// Variant stuck: what it was asked and told. Answer: [`Asked`](super::answers::Asked).
+    Asked,
+    /// Variant keeper: opens a block device for itself alone, connects to a port of 127.0.0.1, and
+    /// gives both to Atom.
+    Keep {
+        /// Path of the block device.
+        path: Text,
+        /// The TCP port.
+        port: u16,
+    },
+    /// Variant keeper: uses both. Answer: [`Probed`](super::answers::Probed).
+    Probe {
+        /// What to send.
+        byte: u8,
+    },
+    /// Variant keeper: has Atom release both.
+    Drop,
 }
 
 impl Command {
@@ -149,6 +181,17 @@ impl Command {
                 out.put(&[&u32::from(*op).to_le_bytes(), &requests.to_le_bytes()])?;
             }
             Self::Release => begin(RELEASE)?,
+            Self::Late => begin(LATE)?,
+            Self::Asked => begin(ASKED)?,
+            Self::Keep { path, port } => {
+                begin(KEEP)?;
+                out.put(&[&path.to_bytes(), &u32::from(*port).to_le_bytes()])?;
+            }
+            Self::Probe { byte } => {
+                begin(PROBE)?;
+                out.put(&[&u32::from(*byte).to_le_bytes()])?;
+            }
+            Self::Drop => begin(DROP)?,
         }
         Ok(out.at)
     }
@@ -167,6 +210,16 @@ impl Command {
                 requests: fields.u32()?,
             },
             RELEASE => Self::Release,
+            LATE => Self::Late,
+            ASKED => Self::Asked,
+            KEEP => Self::Keep {
+                path: decode_path(&mut fields)?,
+                port: u16::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("port"))?,
+            },
+            PROBE => Self::Probe {
+                byte: u8::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("byte"))?,
+            },
+            DROP => Self::Drop,
             unknown => return Err(ProtocolError::UnknownCommand(unknown)),
         };
         check_end(&fields)?;
@@ -190,6 +243,13 @@ fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
 
 fn decode_name(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {
     read_name(fields)?.ok_or(ProtocolError::Invalid("name"))
+}
+
+/// An absolute path without bytes behind its end.
+fn decode_path(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {
+    let raw = Text::from_bytes(fields.array()?);
+    let whole = raw.as_str().starts_with('/') && Text::new(raw.as_str()) == raw;
+    whole.then_some(raw).ok_or(ProtocolError::Invalid("path"))
 }
 
 pub(super) fn check_version(fields: &mut Fields<'_>) -> Result<(), ProtocolError> {

@@ -54,6 +54,14 @@ impl Ram {
         }
     }
 
+    /// Counts pages that were removed. A payload that was cut off may have gone on adding pages while they
+    /// were counted, so there may be more than are known of.
+    fn forget(&self, removed: u64) {
+        let fewer = |pages: u64| Some(pages.saturating_sub(removed));
+        // It never fails, because `fewer` always has an answer.
+        let _ = self.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+
     fn transfer(&self, io: &Io, write: bool) -> u32 {
         let Some(Range { start, end }) = range(io) else {
             return status::IO;
@@ -103,7 +111,7 @@ impl Ram {
             let to = end.min(page_end);
             if unmap && from == page_start && to == page_end {
                 let removed = self.store.remove(&guard, found);
-                self.pages.fetch_sub(removed.into(), Ordering::Relaxed);
+                self.forget(removed.into());
             } else {
                 let (_, offset) = split(from);
                 let bytes = u32::try_from(to.saturating_sub(from)).unwrap_or(0);

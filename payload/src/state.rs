@@ -6,11 +6,17 @@
 //! key     version  flags      content
 //! TABLE   1        mandatory  volumes u32, next serial u32; first, and only once
 //! VOLUME  1        mandatory  a description, see `shape.rs`; in ascending order of place
-//! COUNTS  schema   -          volume u64, then counts 1 or 2, see `counts.rs`; behind its volume
+//! COUNTS  schema   -          volume u64, then counts 1, 2 or 3, see `counts.rs`; behind its volume
+//! others  any      -          kept as they are and written again behind the rest, see `carried.rs`
 //! ```
 //!
-//! The version of the statistics is that of the schema; all else is the same in both. The ascending
-//! order makes places, identities and so the keys of the pages unique without a search.
+//! The version of the statistics is that of the schema; all else is the same in all of them. The
+//! ascending order makes places, identities and so the keys of the pages unique without a search.
+//!
+//! What a schema adds goes into the records that it has, never into an optional record beside them: an
+//! older version would carry that along, and hand back old numbers later.
+
+use core::fmt;
 
 use super::abi::image::{
     record_bytes, Fields, Image, ImageError, Record, Records, Writer, HEADER_BYTES, MANDATORY,
@@ -18,7 +24,10 @@ use super::abi::image::{
 };
 use super::abi::text::Text;
 use super::abi::version::SchemaRange;
-use super::counts::{Counts, Counts1, Counts2, COUNTS1_BYTES, COUNTS2_BYTES};
+use super::carried::{self, Load};
+use super::counts::{
+    Counts, Counts1, Counts2, Counts3, COUNTS1_BYTES, COUNTS2_BYTES, COUNTS3_BYTES,
+};
 use super::shape::{Description, DESCRIPTION_BYTES};
 
 /// Key of the record about the table of volumes.
@@ -31,22 +40,56 @@ pub const KEY_COUNTS: u32 = 3;
 /// The oldest schema.
 pub const SCHEMA_MIN: u32 = 1;
 /// The newest schema.
-pub const SCHEMA_MAX: u32 = 2;
+pub const SCHEMA_MAX: u32 = 3;
 
 const TABLE_VERSION: u16 = 1;
 const VOLUME_VERSION: u16 = 1;
 const TABLE_BYTES: usize = 8;
+
+/// Why the image of all volumes is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImportError {
+    /// It is no image, is damaged, or has records that are not understood.
+    Image(ImageError),
+    /// It has schema `found`, which this version does not read.
+    Schema(u32),
+    /// It has more optional records that this version does not know than it carries along.
+    Unknown(Load),
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(error) => error.fmt(f),
+            Self::Schema(found) => write!(f, "it has schema {found}, which this version does not read"),
+            Self::Unknown(Load { records, bytes }) => write!(
+                f,
+                "it has {records} optional records of {bytes} bytes that this version does not know, and at most {} of {} bytes are carried along",
+                carried::MAX_RECORDS,
+                carried::MAX_BYTES
+            ),
+        }
+    }
+}
+
+impl From<ImageError> for ImportError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
 
 /// Version and length of the statistics record of a schema.
 const fn counts_format(schema: u32) -> Option<(u16, usize)> {
     match schema {
         1 => Some((1, 8 + COUNTS1_BYTES)),
         2 => Some((2, 8 + COUNTS2_BYTES)),
+        3 => Some((3, 8 + COUNTS3_BYTES)),
         _ => None,
     }
 }
 
-/// Bytes of the image of so many volumes; `None` for a schema that does not exist.
+/// Bytes of the image of so many volumes, without records that are carried along; `None` for a schema
+/// that does not exist.
 pub fn image_bytes(schema: u32, volumes: usize) -> Option<usize> {
     let (_, counts) = counts_format(schema)?;
     record_bytes(DESCRIPTION_BYTES)
@@ -89,8 +132,14 @@ impl<'a> Export<'a> {
                 self.writer.record(KEY_COUNTS, 1, 0, &parts)
             }
             2 => counts.as_two().encode(|bytes| writer.record(KEY_COUNTS, 2, 0, &[&id, bytes])),
+            3 => counts.as_three().encode(|bytes| writer.record(KEY_COUNTS, 3, 0, &[&id, bytes])),
             _ => Err(ImageError::Inconsistent),
         }
+    }
+
+    /// Adds any other record, behind all volumes.
+    pub fn other(&mut self, record: &Record<'_>) -> Result<(), ImageError> {
+        self.writer.record(record.key, record.version, record.flags, &[record.bytes])
     }
 
     /// Completes the image and returns its length.
@@ -103,35 +152,53 @@ impl<'a> Export<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Import<'a> {
     image: Image<'a>,
+    /// Keys of records that the caller reads by itself.
+    extra: &'static [u32],
     /// Volumes in it.
     pub volumes: usize,
     /// The serial number for the next new volume.
     pub next_serial: u32,
+    /// What is to be carried along.
+    pub load: Load,
 }
 
 impl<'a> Import<'a> {
     /// Checks `bytes`. Refuses schemas outside of what `range` reads.
-    pub fn parse(bytes: &'a [u8], range: &SchemaRange) -> Result<Self, ImageError> {
+    pub fn parse(bytes: &'a [u8], range: &SchemaRange) -> Result<Self, ImportError> {
+        Self::parse_with(bytes, range, &[])
+    }
+
+    /// The same for a caller that knows records beside those of the volumes.
+    pub fn parse_with(
+        bytes: &'a [u8],
+        range: &SchemaRange,
+        extra: &'static [u32],
+    ) -> Result<Self, ImportError> {
         let image = Image::parse(bytes)?;
         let schema = image.schema();
-        if !(range.read_min..=range.read_max).contains(&schema) {
-            return Err(ImageError::Format(schema));
+        if !(range.read_min..=range.read_max).contains(&schema) || counts_format(schema).is_none() {
+            return Err(ImportError::Schema(schema));
         }
-        counts_format(schema).ok_or(ImageError::Format(schema))?;
         let table = image.records().next().ok_or(ImageError::Inconsistent)?;
         let bad_table = ImageError::BadRecord(KEY_TABLE);
         if (table.key, table.version) != (KEY_TABLE, TABLE_VERSION)
             || table.bytes.len() != TABLE_BYTES
         {
-            return Err(bad_table);
+            return Err(bad_table.into());
         }
         let mut fields = Fields::new(table.bytes);
-        let import = Self {
+        let mut import = Self {
             image,
+            extra,
             volumes: usize::try_from(fields.u32()?).map_err(|_| bad_table)?,
             next_serial: fields.u32()?,
+            load: Load::default(),
         };
         import.check()?;
+        import.load = import.carried().fold(Load::default(), |load, record| load.with(&record));
+        if !import.load.fits() {
+            return Err(ImportError::Unknown(import.load));
+        }
         Ok(import)
     }
 
@@ -140,7 +207,20 @@ impl<'a> Import<'a> {
         let mut records = self.image.records();
         // The first record is the table, `parse` has read it.
         records.next();
-        Volumes { records, schema: self.image.schema(), ahead: None }
+        Volumes { records, extra: self.extra, schema: self.image.schema(), ahead: None }
+    }
+
+    /// The records that are carried along: optional, and known neither here nor to the caller.
+    pub fn carried(&self) -> impl Iterator<Item = Record<'a>> {
+        let extra = self.extra;
+        self.image
+            .records()
+            .filter(move |record| !is_own(record.key) && !extra.contains(&record.key))
+    }
+
+    /// The records of one key that the caller knows.
+    pub fn extra(&self, key: u32) -> impl Iterator<Item = Record<'a>> {
+        self.image.records().filter(move |record| record.key == key)
     }
 
     fn check(&self) -> Result<(), ImageError> {
@@ -162,9 +242,15 @@ impl<'a> Import<'a> {
     }
 }
 
+/// Whether a record is about the volumes.
+const fn is_own(key: u32) -> bool {
+    matches!(key, KEY_TABLE | KEY_VOLUME | KEY_COUNTS)
+}
+
 /// Iterates over the volumes of an [`Import`].
 pub struct Volumes<'a> {
     records: Records<'a>,
+    extra: &'static [u32],
     schema: u32,
     /// A record that was looked at and not consumed.
     ahead: Option<Record<'a>>,
@@ -184,7 +270,7 @@ impl<'a> Volumes<'a> {
             other => {
                 // Statistics are optional: without them a volume begins at zero.
                 self.ahead = other;
-                Counts::One(Counts1::default())
+                Counts::none()
             }
         };
         Ok(Some((volume, counts)))
@@ -196,10 +282,11 @@ impl<'a> Volumes<'a> {
             return Ok(Some(record));
         }
         for record in self.records.by_ref() {
-            match record.key {
-                KEY_TABLE | KEY_VOLUME | KEY_COUNTS => return Ok(Some(record)),
-                key if record.flags & MANDATORY != 0 => return Err(ImageError::UnknownRecord(key)),
-                _ => {}
+            if is_own(record.key) {
+                return Ok(Some(record));
+            }
+            if record.flags & MANDATORY != 0 && !self.extra.contains(&record.key) {
+                return Err(ImageError::UnknownRecord(record.key));
             }
         }
         Ok(None)
@@ -220,7 +307,8 @@ impl<'a> Volumes<'a> {
         }
         Ok(match self.schema {
             1 => Counts::One(Counts1 { reads: fields.u64()?, writes: fields.u64()? }),
-            _ => Counts::Two(Counts2::decode(&mut fields)?),
+            2 => Counts::Two(Counts2::decode(&mut fields)?),
+            _ => Counts::Three(Counts3::decode(&mut fields)?),
         })
     }
 }

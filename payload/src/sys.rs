@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls from and into Atom, and the table of volumes. With `pages.rs` all `unsafe` code.
+//! The calls of Atom, and the places of the table of volumes.
 //!
 //! What is here is thin: each item turns one thing of the boundary into something that the other files
-//! use without `unsafe`. Two arguments carry most of the proofs:
+//! use without `unsafe`. One argument carries most of the proofs:
 //!
-//! - **Call.** Atom calls an operation with arguments that are valid for the call (`abi/src/table.rs`).
 //! - **Grace.** Whoever reads a place of the table is on the RCU read side, and [`retire`] frees a
 //!   volume only after a grace period that began when no new reader could find it any more.
 
-use core::mem::size_of;
 use core::ops::Range;
-use core::ptr::{null_mut, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::ptr::{from_ref, null_mut, NonNull};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use kernel::bindings;
 use kernel::error::to_result;
@@ -21,95 +19,32 @@ use kernel::sync::rcu;
 
 use crate::abi::calls;
 use crate::abi::device::DeviceSpec;
-use crate::abi::request::{status, Request};
-use crate::abi::stamp::STAMP_BYTES;
-use crate::abi::table::{AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs};
-use crate::pages::Io;
+use crate::level::{Table, SPEC_BYTES};
 use crate::shape::MAX_VOLUMES;
 use crate::volume::Volume;
-use crate::volumes::Volumes;
-use crate::{commands, identity, ops};
 
 /// `EPROTO`, which the kernel crate has no name for.
 pub(crate) fn eproto() -> Error {
     Error::from_errno(-(bindings::EPROTO as i32))
 }
 
-kernel::sync::global_lock! {
-    /// Held over an operation or a command: who changes the table of volumes.
-    // SAFETY: `register` initialises it before Atom knows the payload.
-    pub(crate) unsafe(uninit) static TABLE_OWNER: Mutex<Volumes> = Volumes::new();
-}
+// Calls of Atom.
 
-// What the file says about itself.
-
-#[used(compiler)]
-#[link_section = ".atom.payload"]
-static STAMP: [u8; STAMP_BYTES] = identity::STAMP.to_bytes();
-
-const MODINFO_BYTES: usize = b"version=".len() + identity::VERSION.len() + 1;
-
-#[used(compiler)]
-#[link_section = ".modinfo"]
-static MODINFO: [u8; MODINFO_BYTES] = modinfo();
-
-const fn modinfo() -> [u8; MODINFO_BYTES] {
-    let (key, version) = (b"version=", identity::VERSION.as_bytes());
-    let mut bytes = [0; MODINFO_BYTES];
-    let mut at = 0;
-    while at < key.len() + version.len() {
-        bytes[at] = if at < key.len() { key[at] } else { version[at - key.len()] };
-        at += 1;
-    }
-    bytes
-}
-
-// Registration.
-
-/// The operations table, which only Atom reads.
-#[repr(transparent)]
-struct Table(PayloadTable);
-
-// SAFETY: The table is never written after it was initialised at compile time, and the module that it
-// points to may be used from all threads.
-unsafe impl Sync for Table {}
-
-static TABLE: Table = Table(PayloadTable {
-    size: size_of::<PayloadTable>() as u32,
-    scratch_bytes: identity::OFFER.scratch_bytes,
-    abi: identity::OFFER.abi,
-    layout_hash: identity::OFFER.layout_hash,
-    provides: identity::OFFER.provides,
-    requires: identity::OFFER.requires,
-    schema: identity::SCHEMA,
-    version: identity::STAMP.version,
-    module: crate::THIS_MODULE.as_ptr().cast(),
-    prepare: Some(prepare),
-    unprepare: Some(unprepare),
-    image_bytes: Some(image_bytes),
-    freeze: Some(freeze),
-    thaw: Some(thaw),
-    adopt: Some(adopt),
-    abandon: Some(abandon),
-    queue_rq: Some(queue_rq),
-    command: Some(command),
-});
+/// The identity that Atom gave to the payload.
+static ID: AtomicI32 = AtomicI32::new(0);
 
 /// Atom knows the payload while this exists.
 pub(crate) struct Registration {
     id: i32,
 }
 
-/// Initialises what the module's data cannot, and offers the payload to Atom. Called once, from the
-/// module's init.
-pub(crate) fn register() -> Result<Registration> {
-    // SAFETY: The module's init runs once, and nothing else runs before Atom knows the payload.
-    unsafe { TABLE_OWNER.init() };
-    #[cfg(payload_fault = "stuck")]
-    crate::stuck::init();
-    // SAFETY: The table is a static of the module, which outlives the registration.
-    let id = unsafe { calls::atom_payload_register(&TABLE.0) };
+/// Offers the payload to Atom. Called once, as the last step of the module's init.
+pub(crate) fn register(table: &'static Table) -> Result<Registration> {
+    // SAFETY: The table is a static of the module, which outlives the registration, and begins as the
+    // interface says.
+    let id = unsafe { calls::atom_payload_register(from_ref(table).cast()) };
     to_result(id.min(0))?;
+    ID.store(id, Ordering::Relaxed);
     Ok(Registration { id })
 }
 
@@ -121,176 +56,6 @@ impl Drop for Registration {
         }
     }
 }
-
-// Operations, called by Atom.
-
-fn errno(result: Result) -> i32 {
-    result.map_or_else(|error| error.to_errno(), |()| 0)
-}
-
-/// A slice of bytes of Atom's; empty for a null pointer.
-///
-/// # Safety
-///
-/// A pointer that is not null must be valid for reads of that many bytes for as long as `'a`.
-unsafe fn bytes<'a>(start: *const u8, length: u64) -> Result<&'a [u8]> {
-    if start.is_null() {
-        return Ok(&[]);
-    }
-    let length = usize::try_from(length).map_err(|_| EINVAL)?;
-    // SAFETY: By the contract of this function.
-    Ok(unsafe { core::slice::from_raw_parts(start, length) })
-}
-
-/// The same for a buffer to write to.
-///
-/// # Safety
-///
-/// A pointer that is not null must be valid for reads and writes of that many bytes, by nobody else, for
-/// as long as `'a`.
-unsafe fn bytes_mut<'a>(start: *mut u8, length: u64) -> Result<&'a mut [u8]> {
-    if start.is_null() {
-        return Ok(&mut []);
-    }
-    let length = usize::try_from(length).map_err(|_| EINVAL)?;
-    // SAFETY: By the contract of this function.
-    Ok(unsafe { core::slice::from_raw_parts_mut(start, length) })
-}
-
-/// *prepare*: gets memory while the old payload serves.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::prepare`.
-unsafe extern "C" fn prepare(args: *const PrepareArgs) -> i32 {
-    // SAFETY: *Call*.
-    let devices = unsafe { (*args).devices };
-    errno(ops::prepare(&mut TABLE_OWNER.lock(), devices))
-}
-
-/// *unprepare*.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::unprepare`.
-unsafe extern "C" fn unprepare() -> i32 {
-    ops::unprepare(&mut TABLE_OWNER.lock());
-    0
-}
-
-/// *image_bytes*.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::image_bytes`.
-unsafe extern "C" fn image_bytes(schema: u32) -> u64 {
-    ops::bound(&TABLE_OWNER.lock(), schema)
-}
-
-/// *freeze*: exports the volumes.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::freeze`.
-unsafe extern "C" fn freeze(args: *mut FreezeArgs) -> i32 {
-    // SAFETY: *Call*: the arguments are the payload's alone until it returns.
-    let args = unsafe { &mut *args };
-    // SAFETY: *Call*: the buffer is the payload's alone until it returns.
-    let outcome = unsafe { bytes_mut(args.buffer, args.capacity) }
-        .map_err(|error| (error, 0))
-        .and_then(|buffer| ops::freeze(&TABLE_OWNER.lock(), args.schema, buffer));
-    match outcome {
-        Ok(used) => {
-            args.used = used;
-            0
-        }
-        Err((error, needed)) => {
-            args.used = needed;
-            error.to_errno()
-        }
-    }
-}
-
-/// *thaw*.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::thaw`.
-unsafe extern "C" fn thaw() -> i32 {
-    ops::thaw();
-    0
-}
-
-/// *adopt*: imports the volumes and takes over their devices.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::adopt`.
-unsafe extern "C" fn adopt(args: *const AdoptArgs) -> i32 {
-    // SAFETY: *Call*.
-    let args = unsafe { &*args };
-    // SAFETY: *Call*: the image stays as it is until the operation returns.
-    let image = unsafe { bytes(args.image, args.image_bytes) };
-    errno(image.and_then(|image| {
-        let image = (!args.image.is_null()).then_some(image);
-        ops::adopt(&mut TABLE_OWNER.lock(), image, args.epoch)
-    }))
-}
-
-/// *abandon*: drops the volumes.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::abandon`.
-unsafe extern "C" fn abandon() -> i32 {
-    ops::abandon(&mut TABLE_OWNER.lock());
-    0
-}
-
-/// *command*.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::command`.
-unsafe extern "C" fn command(args: *mut CommandArgs) -> i32 {
-    // SAFETY: *Call*: the arguments are the payload's alone until it returns.
-    let args = unsafe { &mut *args };
-    args.output_bytes = 0;
-    // SAFETY: *Call*: neither buffer changes but by the payload, and they do not overlap.
-    let buffers = unsafe {
-        bytes(args.input, args.input_bytes)
-            .and_then(|input| Ok((input, bytes_mut(args.output, args.output_capacity)?)))
-    };
-    let outcome = buffers
-        .and_then(|(input, output)| commands::carry_out(&mut TABLE_OWNER.lock(), input, output));
-    errno(outcome.map(|length| args.output_bytes = length as u64))
-}
-
-/// *queue_rq*: serves a request, on the RCU read side. Does not sleep.
-///
-/// # Safety
-///
-/// Only Atom may call it, by the contract of `PayloadTable::queue_rq`.
-unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
-    // SAFETY: *Call*: the record was handed over just now.
-    let io = unsafe { Io::new(request) };
-    let slot = usize::try_from(cookie).unwrap_or(MAX_VOLUMES);
-    #[cfg(payload_fault = "stuck")]
-    let Some(io) = crate::stuck::take(slot, io) else {
-        return status::OK;
-    };
-    match with(slot, |volume| volume.serve(&io)) {
-        Some(Ok(outcome)) => {
-            io.end(outcome);
-            status::OK
-        }
-        Some(Err(not_taken)) => not_taken,
-        // Atom sends what it was told to send, and for nothing else is there a volume.
-        None => status::IO,
-    }
-}
-
-// Calls of Atom.
 
 /// The epoch in which the payload owns requests: that of the last *adopt*.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
@@ -309,8 +74,9 @@ pub(crate) fn epoch() -> u64 {
 /// Creates a device whose requests come with `slot` as their cookie. Only within a command. Sleeps.
 pub(crate) fn create_device(spec: &DeviceSpec, slot: usize) -> Result<u32> {
     let mut id = 0;
+    let spec = DeviceSpec { size: SPEC_BYTES, ..*spec };
     // SAFETY: Both pointers are valid for the call.
-    to_result(unsafe { calls::atom_device_create(spec, slot as u64, &mut id) })?;
+    to_result(unsafe { calls::atom_device_create(&spec, slot as u64, &mut id) })?;
     Ok(id)
 }
 
@@ -324,6 +90,21 @@ pub(crate) fn destroy_device(id: u32) -> Result {
 pub(crate) fn bind_device(id: u32, slot: usize) -> Result {
     // SAFETY: Has no precondition.
     to_result(unsafe { calls::atom_device_bind(id, slot as u64) })
+}
+
+/// Has Atom change a device. Only within *adopt*, where it takes effect after the gate has opened.
+#[cfg(payload_fault = "change")]
+pub(crate) fn change_device(id: u32, spec: &DeviceSpec) -> Result {
+    // SAFETY: The spec is valid for the call.
+    to_result(unsafe { calls::atom_device_change(id, spec) })
+}
+
+/// Leaves an image with Atom for the day on which the payload cannot be asked any more. Sleeps.
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn checkpoint(image: &[u8]) -> Result {
+    let id = ID.load(Ordering::Relaxed);
+    // SAFETY: The image is valid for the call.
+    to_result(unsafe { calls::atom_checkpoint(id, image.as_ptr(), image.len() as u64) })
 }
 
 /// Frees a store with all its pages. The caller has removed the volume that used it. Sleeps.
@@ -367,7 +148,7 @@ pub(crate) fn fill(slot: usize, volume: KBox<Volume>) -> Result<(), KBox<Volume>
 }
 
 /// Takes the volumes of some places out and drops them, after one grace period for all. Only the holder
-/// of `TABLE_OWNER` calls it. Sleeps.
+/// of `table::TABLE_OWNER` calls it. Sleeps.
 pub(crate) fn retire(slots: Range<usize>) {
     let places = || LIVE.iter().zip(&RETIRED).take(slots.end).skip(slots.start);
     let mut found = false;

@@ -28,6 +28,17 @@ impl Blank {
     }
 }
 
+/// Where the pages of a volume come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// There are none yet.
+    Fresh,
+    /// An earlier payload has left them, and its description says how many.
+    Claimed,
+    /// The same with a description that is old: they are counted, which takes as long as there are pages.
+    Recounted,
+}
+
 /// What serves a volume.
 enum Backend {
     Null,
@@ -46,19 +57,25 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
-    /// Makes the volume of a description, on the store of its identity, which Atom has. With `fresh`
-    /// the store is created, otherwise it is claimed. May sleep.
+    /// Makes the volume of a description, on the store of its identity, which Atom has. May sleep.
     pub(crate) fn new(
         blank: Blank,
         description: &Description,
         counts: Counts,
-        fresh: bool,
+        pages: Pages,
     ) -> Result<KBox<Self>> {
         let key = description.id.to_u64();
-        let backend = match description.shape.kind {
-            Kind::Null => Backend::Null,
-            Kind::Ram if fresh => Backend::Ram(Ram::new(Store::create(key)?, 0)),
-            Kind::Ram => Backend::Ram(Ram::new(Store::claim(key)?, description.pages)),
+        let backend = match (description.shape.kind, pages) {
+            (Kind::Null, _) => Backend::Null,
+            (Kind::Ram, Pages::Fresh) => Backend::Ram(Ram::new(Store::create(key)?, 0)),
+            (Kind::Ram, Pages::Claimed) => {
+                Backend::Ram(Ram::new(Store::claim(key)?, description.pages))
+            }
+            (Kind::Ram, Pages::Recounted) => {
+                let store = Store::claim(key)?;
+                let pages = store.count();
+                Backend::Ram(Ram::new(store, pages))
+            }
         };
         blank.statistics.load(counts);
         let volume = Self {

@@ -3,12 +3,14 @@
 //! The table of volumes, and what its owner has beside it.
 //!
 //! The places themselves lie in `sys.rs`, where the I/O path reads them without a lock. [`Volumes`] is
-//! behind the lock `sys::TABLE_OWNER`: only who holds it puts volumes in and takes them out.
+//! behind the lock `table::TABLE_OWNER`: only who holds it puts volumes in and takes them out.
 
 use kernel::prelude::*;
 
 use crate::abi::text::Text;
+use crate::carried;
 use crate::shape::{VolumeId, MAX_VOLUMES};
+use crate::state::Import;
 use crate::sys;
 use crate::volume::{Blank, Volume};
 
@@ -20,12 +22,14 @@ pub(crate) struct Volumes {
     end: usize,
     /// The serial number for the next new volume, greater than zero.
     pub(crate) next_serial: u32,
+    /// Records of the last image that this version does not know, packed.
+    pub(crate) carried: KVec<u8>,
 }
 
 impl Volumes {
     /// As it is when the module is loaded.
     pub(crate) const fn new() -> Self {
-        Self { prepared: KVec::new(), end: 0, next_serial: 1 }
+        Self { prepared: KVec::new(), end: 0, next_serial: 1, carried: KVec::new() }
     }
 
     /// Gets memory for so many volumes. May sleep.
@@ -67,6 +71,15 @@ impl Volumes {
         sys::retire(0..self.end);
         self.end = 0;
         self.next_serial = 1;
+        self.carried = KVec::new();
+    }
+
+    /// Takes the records of an image that this version does not know, to be written again. May sleep.
+    pub(crate) fn carry(&mut self, image: &Import<'_>) -> Result {
+        let mut memory = KVec::from_elem(0, image.load.packed_bytes(), GFP_KERNEL)?;
+        carried::pack(image.carried(), &mut memory).map_err(|_| EINVAL)?;
+        self.carried = memory;
+        Ok(())
     }
 
     /// Calls `visit` for each volume from place `from` on, until it breaks off with an error. `visit`

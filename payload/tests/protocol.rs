@@ -6,9 +6,10 @@
 
 mod samples;
 
+use atom_abi::text::Text;
 use atom_payload::answers::{
-    decode_done, encode_done, Created, Entry, List, ListWriter, CREATED_BYTES, DONE_BYTES,
-    END_OF_LIST, ENTRY_BYTES,
+    decode_done, encode_done, Asked, Created, Entry, Late, List, ListWriter, Probed, ASKED_BYTES,
+    CREATED_BYTES, DONE_BYTES, END_OF_LIST, ENTRY_BYTES, LATE_BYTES, PROBED_BYTES,
 };
 use atom_payload::protocol::{Command, Create, ProtocolError, MAX_COMMAND_BYTES};
 use atom_payload::shape::{name, Kind, MAX_NAME_BYTES};
@@ -26,6 +27,12 @@ fn commands() -> impl Strategy<Value = Command> {
         any::<u32>().prop_map(|from| Command::List { from }),
         (any::<u8>(), any::<u32>()).prop_map(|(op, requests)| Command::Hold { op, requests }),
         Just(Command::Release),
+        Just(Command::Late),
+        Just(Command::Asked),
+        ("/[ -~]{0,63}", any::<u16>())
+            .prop_map(|(path, port)| Command::Keep { path: Text::new(&path), port }),
+        any::<u8>().prop_map(|byte| Command::Probe { byte }),
+        Just(Command::Drop),
     ]
 }
 
@@ -61,7 +68,7 @@ proptest! {
 
     #[test]
     fn what_is_decoded_from_hostile_bytes_encodes_to_the_same(
-        number in 0..7u32,
+        number in 0..12u32,
         version in 0..3u32,
         rest in proptest::collection::vec(any::<u8>(), 0..100),
     ) {
@@ -75,6 +82,9 @@ proptest! {
     fn hostile_answers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = decode_done(&bytes);
         let _ = Created::decode(&bytes);
+        let _ = Late::decode(&bytes);
+        let _ = Asked::decode(&bytes);
+        let _ = Probed::decode(&bytes);
         if let Ok(list) = List::decode(&bytes) {
             let _ = list.entries().count();
         }
@@ -122,6 +132,27 @@ proptest! {
         prop_assert_eq!(created.encode(&mut buffer), Ok(CREATED_BYTES));
         prop_assert_eq!(Created::decode(&buffer), Ok(created));
     }
+
+    #[test]
+    fn the_answers_of_the_variants_arrive_as_they_were_sent(
+        counts in any::<(u32, u32)>(),
+        asked in any::<(u64, u64)>(),
+        probed in any::<(u16, u8, [u8; 8])>(),
+    ) {
+        let late = Late { refused: counts.0, accepted: counts.1 };
+        let mut buffer = [0; LATE_BYTES];
+        prop_assert_eq!(late.encode(&mut buffer), Ok(LATE_BYTES));
+        prop_assert_eq!(Late::decode(&buffer), Ok(late));
+        prop_assert_eq!(Late::decode(&buffer[1..]).is_ok(), false);
+        let asked = Asked { timeouts: asked.0, paused_ns: asked.1 };
+        let mut buffer = [0; ASKED_BYTES];
+        prop_assert_eq!(asked.encode(&mut buffer), Ok(ASKED_BYTES));
+        prop_assert_eq!(Asked::decode(&buffer), Ok(asked));
+        let probed = Probed { port: probed.0, byte: probed.1, first: probed.2 };
+        let mut buffer = [0; PROBED_BYTES];
+        prop_assert_eq!(probed.encode(&mut buffer), Ok(PROBED_BYTES));
+        prop_assert_eq!(Probed::decode(&buffer), Ok(probed));
+    }
 }
 
 #[test]
@@ -137,7 +168,7 @@ fn an_empty_answer_says_only_that_it_is_done() {
 fn another_version_and_an_unknown_number_are_told_apart() {
     let bytes = |number: u32, version: u32| [number.to_le_bytes(), version.to_le_bytes()].concat();
     assert_eq!(Command::decode(&bytes(5, 2)), Err(ProtocolError::Version(2)));
-    assert_eq!(Command::decode(&bytes(6, 1)), Err(ProtocolError::UnknownCommand(6)));
+    assert_eq!(Command::decode(&bytes(11, 1)), Err(ProtocolError::UnknownCommand(11)));
     assert_eq!(Command::decode(&bytes(5, 1)), Ok(Command::Release));
 }
 
@@ -155,6 +186,20 @@ fn a_name_with_bytes_behind_its_end_is_refused() {
     let mut bytes = encoded(&Command::Destroy { name: name("disk").unwrap() });
     bytes[8 + 10] = b'x';
     assert_eq!(Command::decode(&bytes), Err(ProtocolError::Invalid("name")));
+}
+
+#[test]
+fn a_path_that_is_not_absolute_or_has_bytes_behind_its_end_is_refused() {
+    let keep = |path: &str| Command::Keep { path: Text::new(path), port: 1 };
+    let refused = Err(ProtocolError::Invalid("path"));
+    assert_eq!(Command::decode(&encoded(&keep("dev/sda"))), refused);
+    assert_eq!(Command::decode(&encoded(&keep(""))), refused);
+    let mut bytes = encoded(&keep("/dev/sda"));
+    bytes[8 + 10] = b'x';
+    assert_eq!(Command::decode(&bytes), refused);
+    let mut bytes = encoded(&keep("/dev/sda"));
+    bytes[8 + 64 + 2] = 1;
+    assert_eq!(Command::decode(&bytes), Err(ProtocolError::Invalid("port")));
 }
 
 #[test]

@@ -21,30 +21,79 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn unsafe_code_of_a_release_is_in_two_files() {
+fn unsafe_code_of_a_release_is_in_three_files() {
     let mut found: Vec<_> = sources()
         .filter(|(_, text)| code(text).replace("unsafe_code", "").contains("unsafe"))
         .map(|(name, _)| name)
         .collect();
     found.sort();
-    // `stuck.rs` is compiled into one test variant only.
-    assert_eq!(found, ["pages.rs", "stuck.rs", "sys.rs"]);
+    let variants = ["inject.rs", "keeper.rs", "stuck.rs"];
+    found.retain(|name| !variants.contains(&name.as_str()));
+    assert_eq!(found, ["pages.rs", "sys.rs", "table.rs"]);
+    let root = sources().find(|(name, _)| name == "payload_main.rs").unwrap().1;
+    for name in variants {
+        let module = name.strip_suffix(".rs").unwrap();
+        let only = root.split("#[cfg(payload_fault = \"").any(|rest| {
+            rest.split_once("\")]\n").is_some_and(|(fault, rest)| {
+                fault != "none" && rest.starts_with(&format!("mod {module};"))
+            })
+        });
+        assert!(only, "{name} is not in test variants only");
+    }
+}
+
+/// The name of each version and its values of a condition.
+fn versions(condition: &str) -> Vec<(String, Vec<String>)> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/versions.toml"));
+    let text = text.unwrap();
+    let own = text.split("[[version]]").skip(1).filter(|entry| !entry.contains("source ="));
+    let before = format!("\"{condition}=\\\"");
+    own.map(|entry| {
+        let name = entry.split("name = \"").nth(1).unwrap().split('"').next().unwrap();
+        let values =
+            entry.split(&before).skip(1).map(|rest| rest.split('\\').next().unwrap().to_owned());
+        (name.to_owned(), values.collect())
+    })
+    .collect()
 }
 
 #[test]
-fn every_fault_has_one_version_and_every_version_a_fault_or_none() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/versions.toml"));
-    let text = text.unwrap();
+fn every_fault_has_code_and_every_condition_a_version() {
     let all: String = sources().map(|(_, text)| code(&text)).collect();
-    let faults: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.split("payload_fault=\\\"").nth(1)?.split('\\').next())
-        .collect();
-    assert_eq!(faults.len(), text.matches("[[version]]").count());
-    assert_eq!(faults.iter().filter(|fault| **fault == "none").count(), 2);
-    for fault in faults.into_iter().filter(|fault| *fault != "none") {
-        let condition = format!("payload_fault = \"{fault}\"");
-        assert!(all.contains(&condition), "{fault} is in versions.toml and not in the source");
-        assert_eq!(text.matches(&format!("\\\"{fault}\\\"")).count(), 1, "{fault}");
+    let versions = versions("payload_fault");
+    for (name, faults) in &versions {
+        assert!(!faults.is_empty(), "{name}");
+        for fault in faults {
+            let condition = format!("payload_fault = \"{fault}\"");
+            assert!(all.contains(&condition), "{fault} is in versions.toml and not in the source");
+        }
     }
+    for condition in all.split("payload_fault = \"").skip(1) {
+        let fault = condition.split('"').next().unwrap();
+        let used = versions.iter().any(|(_, faults)| faults.iter().any(|one| one == fault));
+        assert!(used, "{fault} is in the source and not in versions.toml");
+    }
+}
+
+#[test]
+fn a_release_has_no_fault_and_the_level_of_this_tree() {
+    let releases = |condition| {
+        versions(condition)
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with("9."))
+            .collect::<Vec<_>>()
+    };
+    let all = |condition, value: &str| {
+        releases(condition).into_iter().all(|(_, values)| values == [value])
+    };
+    assert!(all("payload_fault", "none"));
+    assert!(all("payload_abi", &atom_abi::version::ABI_MINOR.to_string()));
+}
+
+#[test]
+fn each_release_shares_a_schema_with_the_one_before() {
+    let number = |condition, at: usize| -> u32 { versions(condition)[at].1[0].parse().unwrap() };
+    let ranges: Vec<_> =
+        (0..3).map(|at| (number("payload_schema_min", at), number("payload_schema", at))).collect();
+    assert_eq!(ranges, [(1, 1), (1, 2), (2, 3)]);
 }

@@ -9,14 +9,22 @@ mod samples;
 use atom_abi::image::{record_bytes, ImageError, Writer, MANDATORY};
 use atom_abi::text::Text;
 use atom_abi::version::SchemaRange;
-use atom_payload::counts::{Counts, Counts1, Counts2, COUNTS1_BYTES, COUNTS2_BYTES};
+use atom_payload::carried;
+use atom_payload::counts::{
+    class, Counts, Counts1, Counts2, Counts3, COUNTS1_BYTES, COUNTS2_BYTES, COUNTS3_BYTES, OPS,
+};
 use atom_payload::shape::{Description, DESCRIPTION_BYTES, MAX_VOLUMES};
-use atom_payload::state::{image_bytes, Export, Import, KEY_COUNTS, KEY_TABLE, KEY_VOLUME};
+use atom_payload::state::{
+    image_bytes, Export, Import, ImportError, KEY_COUNTS, KEY_TABLE, KEY_VOLUME,
+};
 use proptest::prelude::*;
-use samples::{counts1, counts2, volumes, NEXT_SERIAL};
+use samples::{counts, counts1, counts2, counts3, volumes, NEXT_SERIAL};
 
-const OLD: SchemaRange = range(1, 1);
-const NEW: SchemaRange = range(1, 2);
+/// What 1.0.0, 1.1.0 and 1.2.0 read and write, and all of it.
+const FIRST: SchemaRange = range(1, 1);
+const SECOND: SchemaRange = range(1, 2);
+const THIRD: SchemaRange = range(2, 3);
+const WIDE: SchemaRange = range(1, 3);
 
 const fn range(min: u32, max: u32) -> SchemaRange {
     SchemaRange { read_min: min, read_max: max, write_min: min, write_max: max }
@@ -51,30 +59,94 @@ fn two(volumes: &[(Description, Counts2)]) -> Vec<(Description, Counts)> {
     volumes.iter().map(|(v, c)| (*v, Counts::Two(*c))).collect()
 }
 
+fn three(volumes: &[(Description, Counts3)]) -> Vec<(Description, Counts)> {
+    volumes.iter().map(|(v, c)| (*v, Counts::Three(*c))).collect()
+}
+
+/// Hands an image from one version to the next, in the schemas of `chain`.
+fn through(image: &[u8], chain: &[u32]) -> Vec<u8> {
+    chain
+        .iter()
+        .fold(image.to_vec(), |image, schema| export(*schema, import(&image, &WIDE).into_iter()))
+}
+
 proptest! {
     #[test]
     fn what_is_exported_is_imported_in_schema_1(sample in volumes(counts1())) {
         let image = export(1, one(&sample).into_iter());
-        prop_assert_eq!(import(&image, &OLD), one(&sample));
-        prop_assert_eq!(import(&image, &NEW), one(&sample));
+        prop_assert_eq!(import(&image, &FIRST), one(&sample));
+        prop_assert_eq!(import(&image, &SECOND), one(&sample));
+        prop_assert_eq!(Import::parse(&image, &THIRD).map(|_| ()), Err(ImportError::Schema(1)));
     }
 
     #[test]
     fn what_is_exported_is_imported_in_schema_2(sample in volumes(counts2())) {
         let image = export(2, two(&sample).into_iter());
-        prop_assert_eq!(import(&image, &NEW), two(&sample));
-        prop_assert_eq!(
-            Import::parse(&image, &OLD).map(|_| ()),
-            Err(ImageError::Format(2))
-        );
+        prop_assert_eq!(import(&image, &SECOND), two(&sample));
+        prop_assert_eq!(import(&image, &THIRD), two(&sample));
+        prop_assert_eq!(Import::parse(&image, &FIRST).map(|_| ()), Err(ImportError::Schema(2)));
     }
 
     #[test]
-    fn from_schema_1_to_2_and_back_keeps_what_schema_1_has(sample in volumes(counts1())) {
+    fn what_is_exported_is_imported_in_schema_3(sample in volumes(counts3())) {
+        let image = export(3, three(&sample).into_iter());
+        prop_assert_eq!(import(&image, &THIRD), three(&sample));
+        prop_assert_eq!(Import::parse(&image, &SECOND).map(|_| ()), Err(ImportError::Schema(3)));
+    }
+
+    #[test]
+    fn from_schema_1_to_3_and_back_keeps_what_schema_1_has(sample in volumes(counts1())) {
         let first = export(1, one(&sample).into_iter());
-        let second = export(2, import(&first, &NEW).into_iter());
-        let third = export(1, import(&second, &NEW).into_iter());
-        prop_assert_eq!(first, third);
+        prop_assert_eq!(&through(&first, &[2, 1]), &first);
+        prop_assert_eq!(&through(&first, &[2, 3, 2, 1]), &first);
+        prop_assert_eq!(&through(&first, &[3, 1]), &first);
+    }
+
+    #[test]
+    fn from_schema_2_to_3_and_back_keeps_what_schema_2_has(sample in volumes(counts2())) {
+        let first = export(2, two(&sample).into_iter());
+        prop_assert_eq!(through(&first, &[3, 2]), first);
+    }
+
+    #[test]
+    fn on_any_way_down_a_schema_keeps_all_that_it_can_say(
+        sample in volumes(counts()),
+        way in proptest::collection::vec(1..=3u32, 1..8),
+    ) {
+        // What the lowest schema on the way can say is the same at its end as if it had come there at once.
+        let lowest = way.iter().copied().min().unwrap();
+        let start = export(3, sample.iter().copied());
+        let there = through(&through(&start, &way), &[lowest]);
+        prop_assert_eq!(there, through(&start, &[lowest]));
+    }
+
+    #[test]
+    fn what_has_no_class_in_schema_2_has_none_in_schema_3(counts in counts2()) {
+        let new = Counts::Two(counts).as_three();
+        for code in OPS {
+            prop_assert_eq!(new.total(code), counts.of(code));
+            prop_assert_eq!(new.of(code, class::UNKNOWN), counts.of(code));
+        }
+        for code in [OPS[0], OPS[1]] {
+            for known in [class::SHORT, class::MEDIUM, class::LONG] {
+                prop_assert_eq!(new.of(code, known), Default::default());
+            }
+        }
+        prop_assert_eq!(new.errors, counts.errors);
+    }
+
+    #[test]
+    fn from_schema_3_to_2_adds_up_the_classes(counts in counts3()) {
+        let old = Counts::Three(counts).as_two();
+        for code in [OPS[0], OPS[1]] {
+            let sum: u64 = (0..class::COUNT).map(|class| counts.of(code, class).ios).sum();
+            let bytes: u64 = (0..class::COUNT).map(|class| counts.of(code, class).bytes).sum();
+            prop_assert_eq!((old.of(code).ios, old.of(code).bytes), (sum, bytes));
+        }
+        for code in &OPS[2..] {
+            prop_assert_eq!(old.of(*code), counts.of(*code, class::UNKNOWN));
+        }
+        prop_assert_eq!(old.errors, counts.errors);
     }
 
     #[test]
@@ -89,7 +161,7 @@ proptest! {
 
     #[test]
     fn hostile_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        prop_assert!(Import::parse(&bytes, &NEW).is_err());
+        prop_assert!(Import::parse(&bytes, &WIDE).is_err());
     }
 
     #[test]
@@ -98,7 +170,7 @@ proptest! {
             (0..5u32, 0..4u16, 0..2u16, proptest::collection::vec(any::<u8>(), 0..160)),
             0..6,
         ),
-        schema in 0..4u32,
+        schema in 0..5u32,
     ) {
         let room = 104 + records.iter().map(|r| record_bytes(r.3.len())).sum::<usize>();
         let mut buffer = vec![0; room];
@@ -107,24 +179,25 @@ proptest! {
             writer.record(*key, *version, *flags, &[content]).unwrap();
         }
         writer.finish().unwrap();
-        if let Ok(import) = Import::parse(&buffer, &NEW) {
+        if let Ok(import) = Import::parse(&buffer, &WIDE) {
             prop_assert_eq!(import.volumes().count(), import.volumes);
         }
     }
 
     #[test]
     fn a_changed_volume_in_a_sound_frame_is_refused_or_consistent(
-        sample in volumes(counts2()),
+        sample in volumes(counts()),
+        schema in 1..=3u32,
         at in any::<prop::sample::Index>(),
         value in any::<u8>(),
     ) {
-        let mut image = export(2, two(&sample).into_iter());
+        let mut image = export(schema, sample.into_iter());
         let body = image.len() - 8;
         let at = 96 + at.index(body - 96);
         image[at] = value;
         let crc = atom_abi::crc32c::crc32c(&image[..body]);
         image[body..body + 4].copy_from_slice(&crc.to_le_bytes());
-        if let Ok(import) = Import::parse(&image, &NEW) {
+        if let Ok(import) = Import::parse(&image, &WIDE) {
             let volumes: Vec<_> = import.volumes().collect();
             prop_assert_eq!(volumes.len(), import.volumes);
             let slots: Vec<_> = volumes.iter().map(|(volume, _)| volume.id.slot()).collect();
@@ -165,8 +238,8 @@ fn volume(slot: usize, serial: u32) -> (u32, u16, u16, Vec<u8>) {
     (KEY_VOLUME, 1, MANDATORY, content)
 }
 
-fn verdict(schema: u32, records: &[(u32, u16, u16, Vec<u8>)]) -> Result<usize, ImageError> {
-    Import::parse(&by_hand(schema, records), &NEW).map(|import| import.volumes().count())
+fn verdict(schema: u32, records: &[(u32, u16, u16, Vec<u8>)]) -> Result<usize, ImportError> {
+    Import::parse(&by_hand(schema, records), &WIDE).map(|import| import.volumes().count())
 }
 
 #[test]
@@ -175,12 +248,12 @@ fn an_unknown_mandatory_record_is_refused_and_an_unknown_optional_one_is_not() {
     let sound = [table(1, 9), volume(4, 8), unknown(0)];
     assert_eq!(verdict(2, &sound), Ok(1));
     let mandatory = [table(1, 9), volume(4, 8), unknown(MANDATORY)];
-    assert_eq!(verdict(2, &mandatory), Err(ImageError::UnknownRecord(77)));
+    assert_eq!(verdict(2, &mandatory), Err(ImageError::UnknownRecord(77).into()));
 }
 
 #[test]
 fn a_place_that_is_taken_twice_or_out_of_order_is_refused() {
-    let bad = Err(ImageError::BadRecord(KEY_VOLUME));
+    let bad = Err(ImageError::BadRecord(KEY_VOLUME).into());
     assert_eq!(verdict(1, &[table(2, 9), volume(4, 7), volume(4, 8)]), bad);
     assert_eq!(verdict(1, &[table(2, 9), volume(4, 7), volume(3, 8)]), bad);
     assert_eq!(verdict(1, &[table(2, 9), volume(3, 7), volume(4, 8)]), Ok(2));
@@ -188,15 +261,15 @@ fn a_place_that_is_taken_twice_or_out_of_order_is_refused() {
 
 #[test]
 fn a_serial_number_that_would_be_given_again_is_refused() {
-    let bad = Err(ImageError::BadRecord(KEY_VOLUME));
+    let bad = Err(ImageError::BadRecord(KEY_VOLUME).into());
     assert_eq!(verdict(1, &[table(1, 8), volume(4, 8)]), bad);
-    assert_eq!(verdict(1, &[table(0, 0)]), Err(ImageError::BadRecord(KEY_TABLE)));
+    assert_eq!(verdict(1, &[table(0, 0)]), Err(ImageError::BadRecord(KEY_TABLE).into()));
 }
 
 #[test]
 fn a_table_that_is_missing_repeated_or_wrong_is_refused() {
-    let bad = Err(ImageError::BadRecord(KEY_TABLE));
-    assert_eq!(verdict(1, &[]), Err(ImageError::Inconsistent));
+    let bad = Err(ImageError::BadRecord(KEY_TABLE).into());
+    assert_eq!(verdict(1, &[]), Err(ImageError::Inconsistent.into()));
     assert_eq!(verdict(1, &[volume(4, 8)]), bad);
     assert_eq!(verdict(1, &[table(0, 9), table(0, 9)]), bad);
     assert_eq!(verdict(1, &[table(2, 9), volume(4, 8)]), bad);
@@ -204,13 +277,15 @@ fn a_table_that_is_missing_repeated_or_wrong_is_refused() {
 
 #[test]
 fn statistics_of_another_volume_or_schema_are_refused() {
-    let bad = Err(ImageError::BadRecord(KEY_COUNTS));
+    let bad = Err(ImageError::BadRecord(KEY_COUNTS).into());
     let id = |slot: u64| (8u64 << 16 | slot).to_le_bytes().to_vec();
     let counts =
         |version, slot, bytes: usize| (KEY_COUNTS, version, 0, [id(slot), vec![0; bytes]].concat());
     let with = |schema, counts| verdict(schema, &[table(1, 9), volume(4, 8), counts]);
     assert_eq!(with(1, counts(1, 4, COUNTS1_BYTES)), Ok(1));
     assert_eq!(with(2, counts(2, 4, COUNTS2_BYTES)), Ok(1));
+    assert_eq!(with(3, counts(3, 4, COUNTS3_BYTES)), Ok(1));
+    assert_eq!(with(3, counts(2, 4, COUNTS2_BYTES)), bad);
     assert_eq!(with(2, counts(1, 4, COUNTS1_BYTES)), bad);
     assert_eq!(with(2, counts(2, 5, COUNTS2_BYTES)), bad);
     assert_eq!(with(2, counts(2, 4, COUNTS2_BYTES - 1)), bad);
@@ -219,22 +294,22 @@ fn statistics_of_another_volume_or_schema_are_refused() {
 #[test]
 fn a_volume_without_statistics_begins_at_zero() {
     let image = by_hand(2, &[table(1, 9), volume(4, 8)]);
-    let import = Import::parse(&image, &NEW).unwrap();
+    let import = Import::parse(&image, &WIDE).unwrap();
     let (_, counts) = import.volumes().next().unwrap();
     assert_eq!(counts.as_two(), Counts2::default());
 }
 
 #[test]
 fn an_image_of_a_schema_outside_the_range_is_refused() {
-    assert_eq!(verdict(3, &[table(0, 1)]), Err(ImageError::Format(3)));
-    assert_eq!(verdict(0, &[table(0, 1)]), Err(ImageError::Format(0)));
+    assert_eq!(verdict(4, &[table(0, 1)]), Err(ImportError::Schema(4)));
+    assert_eq!(verdict(0, &[table(0, 1)]), Err(ImportError::Schema(0)));
 }
 
 #[test]
 fn the_image_of_a_full_table_fits_into_what_atom_stores() {
-    let bytes = image_bytes(2, MAX_VOLUMES).unwrap();
+    let bytes = image_bytes(3, MAX_VOLUMES).unwrap() + carried::MAX_BYTES;
     assert!(bytes < atom_abi::image::MAX_BYTES, "{bytes}");
-    assert_eq!(image_bytes(3, 1), None);
+    assert_eq!(image_bytes(4, 1), None);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Version {
     pub name: String,
     /// Its Kbuild object, and so the name of the loaded module.
     pub object: String,
+    /// Its folder in `payload/`; the crate's root in it has the folder's name. None: the payload of this clone.
+    pub source: Option<String>,
     /// The conditions that it is compiled with.
     #[serde(default)]
     pub cfgs: Vec<String>,
@@ -64,11 +66,15 @@ pub fn atom(repository: &Path) -> Result<ModuleSpec> {
 
 /// What a version of the payload is built from.
 pub fn payload(repository: &Path, version: &Version) -> Result<ModuleSpec> {
+    let (folder, root) = match &version.source {
+        None => ("payload/src".to_owned(), "payload_main.rs".to_owned()),
+        Some(source) => (format!("payload/{source}"), format!("{source}.rs")),
+    };
     Ok(ModuleSpec {
         object: version.object.clone(),
-        root: "payload_main.rs".to_owned(),
-        c_files: c_files(&repository.join("payload/src"))?,
-        sources: sources(repository, "payload/src"),
+        root,
+        c_files: c_files(&repository.join(&folder))?,
+        sources: sources(repository, &folder),
         cfgs: version.cfgs.clone(),
         env: vec![("PAYLOAD_VERSION".to_owned(), version.name.clone())],
         needs: vec![ATOM.to_owned()],
@@ -114,6 +120,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_version_with_a_source_of_its_own_is_built_from_that_folder() {
+        let version = |source: Option<&str>| Version {
+            name: "1".to_owned(),
+            object: "x".to_owned(),
+            source: source.map(str::to_owned),
+            cfgs: Vec::new(),
+            test: true,
+        };
+        let repository = places::repository();
+        let own = payload(&repository, &version(None)).unwrap();
+        assert_eq!(own.root, "payload_main.rs");
+        assert_eq!(own.sources[0].from, repository.join("payload/src"));
+        let template = payload(&repository, &version(Some("template"))).unwrap();
+        assert_eq!(template.root, "template.rs");
+        assert_eq!(template.sources[0].from, repository.join("payload/template"));
+        assert!(template.sources[0].from.join(&template.root).exists());
+        assert_eq!(template.sources[1], own.sources[1]);
+    }
+
+    #[test]
     fn the_versions_file_lists_conditions_and_test_variants() {
         let versions = parse(
             "[[version]]\nname = \"1.0.0\"\nobject = \"payload_1_0_0\"\ncfgs = [\"payload_schema=\\\"1\\\"\"]\n\
@@ -122,6 +148,7 @@ mod tests {
         .unwrap();
         assert_eq!(versions[0].cfgs, ["payload_schema=\"1\""]);
         assert!(!versions[0].test && versions[1].test);
+        assert_eq!(versions[0].source, None);
         assert!(parse("[[version]]\nname = \"1\"\nobject = \"x\"\nfoo = 1\n").is_err());
     }
 }

@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 use atom_abi::text::Text;
-use atom_payload::counts::{Counts1, Counts2, OpCounts};
+use atom_payload::counts::{Counts, Counts1, Counts2, Counts3, OpCounts};
 use atom_payload::shape::{name, Description, Kind, Shape, VolumeId, MAX_VOLUMES};
 use proptest::prelude::*;
 
@@ -40,6 +40,23 @@ pub fn counts2() -> impl Strategy<Value = Counts2> + Clone {
         .prop_map(|(ops, errors)| Counts2 { ops, errors })
 }
 
+pub fn counts3() -> impl Strategy<Value = Counts3> + Clone {
+    // Sums of them do not saturate.
+    let cell =
+        (0..u64::MAX >> 4, 0..u64::MAX >> 4).prop_map(|(ios, bytes)| OpCounts { ios, bytes });
+    (prop::array::uniform11(cell), any::<u64>())
+        .prop_map(|(cells, errors)| Counts3 { cells, errors })
+}
+
+/// Statistics in any schema.
+pub fn counts() -> impl Strategy<Value = Counts> + Clone {
+    prop_oneof![
+        counts1().prop_map(Counts::One),
+        counts2().prop_map(Counts::Two),
+        counts3().prop_map(Counts::Three),
+    ]
+}
+
 pub fn descriptions(slot: usize) -> impl Strategy<Value = Description> {
     (1..NEXT_SERIAL, any::<u32>(), shapes(), any::<u64>(), names()).prop_map(
         move |(serial, device, shape, pages, name)| Description {
@@ -61,4 +78,53 @@ pub fn volumes<C: Strategy + Clone + 'static>(
             slots.into_iter().map(|slot| (descriptions(slot), counts.clone())).collect();
         each
     })
+}
+
+/// A description with every field set, and what it has counted, for an image that is kept.
+fn kept(slot: usize, device: u32, kind: Kind, label: &str) -> Description {
+    let (bytes, block) = if kind == Kind::Ram { (3 << 30, 4096) } else { (1 << 20, 512) };
+    Description {
+        id: VolumeId::new(slot, device + 41).unwrap(),
+        device,
+        shape: Shape::new(kind, bytes, block, 2, 64).unwrap(),
+        pages: if kind == Kind::Ram { 7919 } else { 0 },
+        name: name(label).unwrap(),
+    }
+}
+
+/// The volumes of the images that are kept.
+pub fn kept_volumes() -> [Description; 3] {
+    [
+        kept(0, 5, Kind::Ram, "db-0"),
+        kept(3, 2, Kind::Null, "scratch.A_1"),
+        kept(MAX_VOLUMES - 1, 17, Kind::Ram, &"x".repeat(63)),
+    ]
+}
+
+/// What each of them has counted, in a schema.
+pub fn kept_counts(schema: u32) -> [Counts; 3] {
+    let cell = |at: u64| OpCounts { ios: 1000 + at, bytes: (1000 + at) << 12 };
+    let one = Counts1 { reads: 11, writes: 22 };
+    let two = Counts2 {
+        ops: [cell(0), cell(1), OpCounts { ios: 3, bytes: 0 }, cell(3), cell(4)],
+        errors: 6,
+    };
+    let three = Counts3 { cells: std::array::from_fn(|at| cell(at as u64)), errors: u64::MAX };
+    match schema {
+        1 => [
+            Counts::One(one),
+            Counts::One(Counts1::default()),
+            Counts::One(Counts1 { reads: u64::MAX, writes: 1 }),
+        ],
+        2 => [
+            Counts::Two(two),
+            Counts::Two(Counts2::default()),
+            Counts::Two(Counts2 { errors: 1, ..two }),
+        ],
+        _ => [
+            Counts::Three(three),
+            Counts::Three(Counts3::default()),
+            Counts::Three(Counts3 { errors: 2, ..three }),
+        ],
+    }
 }

@@ -8,13 +8,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use atom_abi::control::{
-    DeviceInfo, PayloadInfo, Report, Status, DEVICE_PATH, MAX_DEADLINE_NS, REPORTS_KEPT,
+    self, Commit, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Settings, Status,
+    DEVICE_PATH, MAX_DEADLINE_NS, REPORTS_KEPT,
 };
 use atom_abi::table::MAX_COMMAND_BYTES;
 use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
+use crate::blank;
+use crate::drain::Drain;
 use crate::problem::{Problem, Result};
-use crate::sys;
+use crate::sys::{self, Dialect, Exchanged};
 use crate::urgent::Urgent;
 
 /// How long a drain may take when nobody says otherwise.
@@ -29,55 +33,100 @@ const LONGEST_LIST: u32 = 1 << 16;
 #[derive(Debug)]
 pub struct Control {
     device: File,
+    dialect: Dialect,
 }
 
 impl Control {
-    /// Opens `/dev/atom-control`.
+    /// Opens `/dev/atom-control`, and finds out which minor version of the interface Atom knows.
     pub fn open() -> Result<Self> {
-        OpenOptions::new()
+        let device = OpenOptions::new()
             .read(true)
             .write(true)
             .open(DEVICE_PATH)
-            .map(|device| Self { device })
-            .map_err(|error| not_opened(&error, Path::new("/sys/module/atom").exists()))
+            .map_err(|error| not_opened(&error, Path::new("/sys/module/atom").exists()))?;
+        let asked =
+            sys::exchange(device.as_fd(), Dialect::Current, control::IOC_STATUS, Status::EMPTY);
+        let dialect = match asked {
+            Err(Errno::ENOTTY | Errno::EINVAL) => Dialect::First,
+            _ => Dialect::Current,
+        };
+        Ok(Self { device, dialect })
     }
 
     /// The state of Atom.
     pub fn status(&self) -> Result<Status> {
-        sys::status(self.device.as_fd()).map_err(|errno| failed("read the state of Atom", errno))
+        self.ask("read the state of Atom", control::IOC_STATUS, Status::EMPTY)
     }
 
     /// The registered payloads.
     pub fn payloads(&self) -> Result<Vec<PayloadInfo>> {
-        list("list the payloads", LONGEST_LIST, |index| sys::payload(self.device.as_fd(), index))
+        list("list the payloads", LONGEST_LIST, |index| {
+            self.exchange(control::IOC_PAYLOAD, PayloadInfo { index, ..blank::PAYLOAD })
+        })
     }
 
     /// The devices.
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
-        list("list the devices", LONGEST_LIST, |index| sys::device(self.device.as_fd(), index))
+        list("list the devices", LONGEST_LIST, |index| {
+            self.exchange(control::IOC_DEVICE, DeviceInfo { index, ..blank::DEVICE })
+        })
     }
 
     /// The reports that Atom keeps, newest first.
     pub fn reports(&self) -> Result<Vec<Report>> {
         list("read the history", REPORTS_KEPT as u32, |index| {
-            sys::report(self.device.as_fd(), index)
+            let query = ReportQuery { size: 0, index, report: Report::EMPTY };
+            self.exchange(control::IOC_REPORT, query).map(|answer| answer.report)
         })
     }
 
     /// Warm handoff from the live payload to `payload`. What became of it stands in the report.
-    pub fn switch(&self, payload: u32, deadline: Duration) -> Result<Report> {
-        self.handoff(sys::Verb::Switch, payload, NEWEST, deadline)
+    pub fn switch(&self, payload: u32, drain: impl Into<Drain>) -> Result<Report> {
+        self.handoff(Verb::Switch, payload, NEWEST, drain.into())
     }
 
     /// The live payload gives the devices to Atom, which holds their I/O. The image is written in
     /// `schema`, which the next payload must read; without one, in the newest that there is.
-    pub fn abandon(&self, schema: Option<u32>, deadline: Duration) -> Result<Report> {
-        self.handoff(sys::Verb::Abandon, 0, schema.unwrap_or(NEWEST), deadline)
+    pub fn abandon(&self, schema: Option<u32>, drain: impl Into<Drain>) -> Result<Report> {
+        self.handoff(Verb::Abandon, 0, schema.unwrap_or(NEWEST), drain.into())
     }
 
     /// `payload` takes over what Atom holds.
     pub fn adopt(&self, payload: u32) -> Result<Report> {
-        self.handoff(sys::Verb::Adopt, payload, NEWEST, DEFAULT_DEADLINE)
+        self.handoff(Verb::Adopt, payload, NEWEST, DEFAULT_DEADLINE.into())
+    }
+
+    /// Makes the changes that `wanted` asks for, and returns the settings after them. Since 1.1.
+    pub fn settings(&self, wanted: &Settings) -> Result<Settings> {
+        self.ask("change its settings", control::IOC_SETTINGS, *wanted)
+    }
+
+    /// Ends the soak: `payload`, the live one, stays. Since 1.1.
+    pub fn commit(&self, payload: u32) -> Result<()> {
+        match self.exchange(control::IOC_COMMIT, Commit { size: 0, payload }) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(not_committed(errno)),
+        }
+    }
+
+    /// Waits until something has happened since this file's last [`Control::status`]: then true; false
+    /// after `limit`. Since 1.1.
+    pub fn wait(&self, limit: Duration) -> Result<bool> {
+        let limit = i32::try_from(limit.as_millis().saturating_add(1)).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let mut waited = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waited, timeout) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(failed("tell when something happens", errno)),
+        }
+    }
+
+    /// Claims the right to change what runs. It ends with the process at the latest; none when another
+    /// process has it.
+    pub fn claim(&self) -> Option<Claim> {
+        let file = self.device.try_clone().ok()?;
+        file.try_lock().is_ok().then_some(Claim { file })
     }
 
     /// Forwards a command to the live payload and returns its answer.
@@ -97,31 +146,87 @@ impl Control {
         Ok(output)
     }
 
-    fn handoff(
-        &self,
-        verb: sys::Verb,
-        payload: u32,
-        schema: u32,
-        deadline: Duration,
-    ) -> Result<Report> {
-        let deadline_ns = u64::try_from(deadline.as_nanos())
-            .ok()
-            .filter(|ns| *ns <= MAX_DEADLINE_NS)
-            .ok_or_else(|| {
-                Problem::usage(
-                    "The deadline is too long",
-                    format!("{deadline:?} is more than Atom allows"),
-                    format!("give at most {:?}", Duration::from_nanos(MAX_DEADLINE_NS)),
-                )
-            })?;
-        let what = match verb {
-            sys::Verb::Switch => "switch to another payload",
-            sys::Verb::Abandon => "let the live payload abandon the devices",
-            sys::Verb::Adopt => "let a payload adopt the devices",
+    fn handoff(&self, verb: Verb, payload: u32, schema: u32, drain: Drain) -> Result<Report> {
+        let deadline_ns = nanoseconds("deadline", drain.deadline)?;
+        let (command, what) = match verb {
+            Verb::Switch => (control::IOC_SWITCH, "switch to another payload"),
+            Verb::Abandon => (control::IOC_ABANDON, "let the live payload abandon the devices"),
+            Verb::Adopt => (control::IOC_ADOPT, "let a payload adopt the devices"),
+        };
+        if self.dialect == Dialect::First && drain.policy() != 0 {
+            return Err(Problem::refused(
+                format!("Atom did not {what}"),
+                format!("it speaks ABI 1.0, which has no policy but abort; asked for: {drain}"),
+                "leave out --at-deadline and --forsake, or load a newer Atom",
+            ));
+        }
+        let wish = Handoff {
+            size: 0,
+            payload,
+            schema,
+            policy: drain.policy(),
+            deadline_ns,
+            report: Report::EMPTY,
         };
         let _urgent = Urgent::enter();
-        sys::handoff(self.device.as_fd(), verb, payload, schema, deadline_ns)
-            .map_err(|errno| failed(what, errno))
+        self.ask(what, command, wish).map(|answer| answer.report)
+    }
+
+    fn ask<T: Exchanged>(&self, what: &str, command: u32, value: T) -> Result<T> {
+        self.exchange(command, value).map_err(|errno| failed(what, errno))
+    }
+
+    fn exchange<T: Exchanged>(&self, command: u32, value: T) -> nix::Result<T> {
+        sys::exchange(self.device.as_fd(), self.dialect, command, value)
+    }
+}
+
+/// The halves and the whole of a handoff.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verb {
+    Switch,
+    Abandon,
+    Adopt,
+}
+
+/// While it exists, no other process that asks for it changes what runs, see [`Control::claim`].
+#[derive(Debug)]
+pub struct Claim {
+    file: File,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // It ends with the open file at the latest.
+        let _ = self.file.unlock();
+    }
+}
+
+/// A time that Atom takes, in nanoseconds.
+pub(crate) fn nanoseconds(what: &str, time: Duration) -> Result<u64> {
+    u64::try_from(time.as_nanos()).ok().filter(|ns| *ns <= MAX_DEADLINE_NS).ok_or_else(|| {
+        Problem::usage(
+            format!("The {what} is too long"),
+            format!("{time:?} is more than Atom allows"),
+            format!("give at most {:?}", Duration::from_nanos(MAX_DEADLINE_NS)),
+        )
+    })
+}
+
+fn not_committed(errno: Errno) -> Problem {
+    let what = "Nothing was committed";
+    match errno {
+        Errno::ENOENT => Problem::refused(
+            what,
+            "nothing soaks: the last switch is committed, or Atom has switched back",
+            "atomctl status shows what serves, atomctl history why",
+        ),
+        Errno::ESTALE => Problem::refused(
+            what,
+            "another payload is live than the one that was to be committed",
+            "atomctl status shows what serves, atomctl history why",
+        ),
+        _ => failed("commit the live payload", errno),
     }
 }
 

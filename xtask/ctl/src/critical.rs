@@ -2,7 +2,9 @@
 //! The time in which Atom holds I/O, and this process must not wait for it.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::mman::{mlockall, munlockall, MlockAllFlags};
 use nix::sys::signal::SigSet;
 
@@ -11,6 +13,37 @@ use crate::sys;
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 const NEVER: &str = "-1000";
+
+/// Holders of locked memory: the first locks it, the last unlocks it.
+static HOLDERS: Mutex<u32> = Mutex::new(0);
+
+/// While it exists, this process has all of its memory present and locked, so that no page fault reads from a
+/// disk.
+#[derive(Debug)]
+pub struct Locked(());
+
+impl Locked {
+    /// Locks the memory, also what is yet to be allocated.
+    pub fn enter() -> Result<Self> {
+        let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if *holders == 0 {
+            mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+                .map_err(|errno| refused("lock its memory", errno))?;
+        }
+        *holders = holders.saturating_add(1);
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        *holders = holders.saturating_sub(1);
+        if *holders == 0 {
+            let _ = munlockall();
+        }
+    }
+}
 
 /// While it exists, this process
 ///
@@ -24,29 +57,14 @@ const NEVER: &str = "-1000";
 pub struct Critical {
     signals: SigSet,
     oom_score: Option<String>,
+    /// The last to go: what is taken back above allocates.
+    _memory: Locked,
 }
 
 impl Critical {
     /// Begins it. On an error nothing has changed.
     pub fn enter() -> Result<Self> {
-        let refused = |what: &str, errno: nix::errno::Errno| {
-            Problem::refused(
-                format!("This process cannot {what}"),
-                errno.desc(),
-                "run this as root, without a limit on locked memory (ulimit -l unlimited)",
-            )
-        };
-        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
-            .map_err(|errno| refused("lock its memory", errno))?;
-        let begun = Self::without_waiting(&refused);
-        if begun.is_err() {
-            // The error that is returned says what matters.
-            let _ = munlockall();
-        }
-        begun
-    }
-
-    fn without_waiting(refused: &dyn Fn(&str, nix::errno::Errno) -> Problem) -> Result<Self> {
+        let memory = Locked::enter()?;
         sys::set_io_flusher(true)
             .map_err(|errno| refused("keep its allocations from waiting for I/O", errno))?;
         let signals = SigSet::thread_get_mask()
@@ -57,8 +75,16 @@ impl Critical {
             })?;
         let oom_score =
             fs::read_to_string(OOM_SCORE).ok().filter(|_| fs::write(OOM_SCORE, NEVER).is_ok());
-        Ok(Self { signals, oom_score })
+        Ok(Self { signals, oom_score, _memory: memory })
     }
+}
+
+fn refused(what: &str, errno: Errno) -> Problem {
+    Problem::refused(
+        format!("This process cannot {what}"),
+        errno.desc(),
+        "run this as root, without a limit on locked memory (ulimit -l unlimited)",
+    )
 }
 
 impl Drop for Critical {
@@ -68,7 +94,6 @@ impl Drop for Critical {
         }
         let _ = self.signals.thread_set_mask();
         let _ = sys::set_io_flusher(false);
-        let _ = munlockall();
     }
 }
 

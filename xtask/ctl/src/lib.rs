@@ -4,9 +4,10 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`control`] | Atom's control device: everything Atom can be asked for |
+//! | [`drain`] | how the live payload gives up what it owes |
 //! | [`module_file`] | a payload's file, and whether it fits before anything is loaded |
 //! | [`kmod`] | inserting and removing kernel modules |
-//! | [`upgrade`] | warm and cold upgrades, and the way back |
+//! | [`upgrade`] | warm and cold upgrades, the soak, the way back, and recovering from a tool that died |
 //! | [`node`] | what an upgrade needs of a machine, so that tests can stand in for it |
 //! | [`volume`] | commands to the payload: the only module that knows what volumes are |
 //! | [`report`] | the JSON documents, to write and to read |
@@ -33,14 +34,19 @@
 
 #![deny(missing_docs, unsafe_code)]
 
+mod blank;
+mod caller;
+mod canary;
 pub mod commands;
 pub mod control;
 mod critical;
+pub mod drain;
 pub mod kmod;
 pub mod module_file;
 pub mod node;
 pub mod places;
 pub mod problem;
+mod progress;
 pub mod quantity;
 pub mod report;
 #[expect(unsafe_code, reason = "the system calls that have no safe wrapper")]

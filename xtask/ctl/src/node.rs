@@ -1,19 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The machine that an upgrade works on, as the few things an upgrade needs of it.
 
-use std::time::Duration;
+use std::io::{stderr, IsTerminal};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use atom_abi::control::{PayloadInfo, Report, Status};
+use atom_abi::control::{DeviceInfo, PayloadInfo, Report, Settings, Status};
 
-use crate::control::Control;
-use crate::critical::Critical;
-use crate::kmod;
+use crate::canary::Canary;
+use crate::control::{Claim, Control};
+use crate::critical::{Critical, Locked};
+use crate::drain::Drain;
+use crate::kmod::{self, Loaded};
 use crate::problem::{Problem, Result};
+use crate::progress::Progress;
 
 /// What an upgrade needs of a machine. [`Local`] is the real one; tests have one that fails on demand.
 pub trait Node {
     /// What is alive while I/O may be held, see [`Critical`].
     type Critical;
+    /// What is alive while a disk may not answer, see [`Locked`].
+    type Locked;
+    /// What is alive while this process alone changes what runs, see [`Claim`].
+    type Claim;
 
     /// Release of the running kernel.
     fn release(&self) -> Result<String>;
@@ -21,34 +30,66 @@ pub trait Node {
     fn status(&self) -> Result<Status>;
     /// The registered payloads.
     fn payloads(&self) -> Result<Vec<PayloadInfo>>;
+    /// The devices.
+    fn devices(&self) -> Result<Vec<DeviceInfo>>;
+    /// The reports that Atom keeps, newest first.
+    fn reports(&self) -> Result<Vec<Report>>;
+    /// Makes the changes that are asked for, and returns Atom's settings after them.
+    fn settings(&self, wanted: &Settings) -> Result<Settings>;
     /// Warm handoff.
-    fn switch(&self, payload: u32, deadline: Duration) -> Result<Report>;
+    fn switch(&self, payload: u32, drain: impl Into<Drain>) -> Result<Report>;
     /// First half of a cold handoff, with the schema that the next payload reads.
-    fn abandon(&self, schema: u32, deadline: Duration) -> Result<Report>;
+    fn abandon(&self, schema: u32, drain: impl Into<Drain>) -> Result<Report>;
     /// Second half of a cold handoff.
     fn adopt(&self, payload: u32) -> Result<Report>;
+    /// Ends the soak: this payload stays.
+    fn commit(&self, payload: u32) -> Result<()>;
+    /// Waits until something has happened since the last look at the state; false after `limit`.
+    fn wait(&self, limit: Duration) -> Result<bool>;
+    /// The time on a clock that never goes back.
+    fn now(&self) -> Duration;
+    /// Reads the first and the last block of a device, each within `limit`. The error says what is wrong.
+    fn read_canary(&self, device: &DeviceInfo, limit: Duration) -> std::result::Result<(), String>;
     /// Inserts a module from memory.
     fn insert(&self, image: &[u8]) -> Result<()>;
     /// Removes a module.
     fn remove(&self, module: &str) -> Result<()>;
     /// Whether a module of this name is loaded.
     fn is_loaded(&self, module: &str) -> Result<bool>;
+    /// The loaded modules.
+    fn modules(&self) -> Result<Vec<Loaded>>;
     /// Build id of a loaded module, when it can be known.
     fn build_id(&self, module: &str) -> Option<Vec<u8>>;
     /// Begins the time in which this process must not wait for I/O.
     fn enter_critical(&self) -> Result<Self::Critical>;
+    /// Locks the memory of this process.
+    fn lock_memory(&self) -> Result<Self::Locked>;
+    /// Claims the right to change what runs.
+    fn claim(&self) -> Result<Self::Claim>;
 }
 
 /// The machine that this process runs on.
 #[derive(Debug)]
 pub struct Local {
     control: Control,
+    canary: Canary,
+    progress: Option<Progress>,
+    opened: Instant,
 }
 
 impl Local {
     /// Opens Atom's control device.
     pub fn open() -> Result<Self> {
-        Control::open().map(|control| Self { control })
+        let control = Control::open()?;
+        Ok(Self { control, canary: Canary::default(), progress: None, opened: Instant::now() })
+    }
+
+    /// The same, and drains that take long are shown when the standard error is a terminal.
+    pub fn showing_progress(mut self) -> Self {
+        if stderr().is_terminal() {
+            self.progress = Progress::on_terminal();
+        }
+        self
     }
 
     /// Everything else that Atom can be asked for.
@@ -71,6 +112,8 @@ pub fn kernel_release() -> Result<String> {
 
 impl Node for Local {
     type Critical = Critical;
+    type Locked = Locked;
+    type Claim = Claim;
 
     fn release(&self) -> Result<String> {
         kernel_release()
@@ -84,16 +127,47 @@ impl Node for Local {
         self.control.payloads()
     }
 
-    fn switch(&self, payload: u32, deadline: Duration) -> Result<Report> {
-        self.control.switch(payload, deadline)
+    fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        self.control.devices()
     }
 
-    fn abandon(&self, schema: u32, deadline: Duration) -> Result<Report> {
-        self.control.abandon(Some(schema), deadline)
+    fn reports(&self) -> Result<Vec<Report>> {
+        self.control.reports()
+    }
+
+    fn settings(&self, wanted: &Settings) -> Result<Settings> {
+        self.control.settings(wanted)
+    }
+
+    fn switch(&self, payload: u32, drain: impl Into<Drain>) -> Result<Report> {
+        let _shown = self.progress.as_ref().map(Progress::watch);
+        self.control.switch(payload, drain)
+    }
+
+    fn abandon(&self, schema: u32, drain: impl Into<Drain>) -> Result<Report> {
+        let _shown = self.progress.as_ref().map(Progress::watch);
+        self.control.abandon(Some(schema), drain)
     }
 
     fn adopt(&self, payload: u32) -> Result<Report> {
         self.control.adopt(payload)
+    }
+
+    fn commit(&self, payload: u32) -> Result<()> {
+        self.control.commit(payload)
+    }
+
+    fn wait(&self, limit: Duration) -> Result<bool> {
+        self.control.wait(limit)
+    }
+
+    fn now(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    fn read_canary(&self, device: &DeviceInfo, limit: Duration) -> std::result::Result<(), String> {
+        let path = Path::new("/dev").join(format!("atom{}", device.id));
+        self.canary.read(&path, device.capacity_sectors, limit)
     }
 
     fn insert(&self, image: &[u8]) -> Result<()> {
@@ -108,11 +182,30 @@ impl Node for Local {
         kmod::find(module).map(|found| found.is_some())
     }
 
+    fn modules(&self) -> Result<Vec<Loaded>> {
+        kmod::loaded()
+    }
+
     fn build_id(&self, module: &str) -> Option<Vec<u8>> {
         kmod::build_id(module)
     }
 
     fn enter_critical(&self) -> Result<Critical> {
         Critical::enter()
+    }
+
+    fn lock_memory(&self) -> Result<Locked> {
+        Locked::enter()
+    }
+
+    fn claim(&self) -> Result<Claim> {
+        self.control.claim().ok_or_else(|| {
+            Problem::refused(
+                "What runs was not changed",
+                "another atomctl is at work on it",
+                "wait for its end; during its soak, atomctl commit and atomctl rollback end it; one that was \
+                 killed is passed over by atomctl recover --force",
+            )
+        })
     }
 }

@@ -79,11 +79,47 @@ impl Places {
         })?;
         ModuleFile::read(&path)
     }
+
+    /// Finds the payload of a version and reads its file.
+    pub fn read_version(&self, version: &str) -> Result<ModuleFile, Refused> {
+        let usual = format!("payload_{}", version.replace('.', "_"));
+        let (likely, others): (Vec<_>, Vec<_>) = self.files().into_iter().partition(|path| {
+            path.file_stem().is_some_and(|stem| kmod::normalised(&stem.to_string_lossy()) == usual)
+        });
+        likely
+            .iter()
+            .chain(&others)
+            .filter_map(|path| ModuleFile::read(path).ok())
+            .find(|file| file.version() == version)
+            .ok_or_else(|| {
+                let searched: Vec<String> =
+                    self.folders.iter().map(|folder| folder.display().to_string()).collect();
+                Refused::situation(
+                    format!("no file of payload {version} was found in {}", searched.join(" or ")),
+                    "install it there, or name it with --file FILE",
+                )
+            })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module_file::test_file::TestFile;
+
+    #[test]
+    fn a_version_is_found_in_whatever_file_it_is() {
+        let folder = std::env::temp_dir().join(format!("atomctl-version-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("odd.ko"), TestFile::payload("1.0.0").bytes()).unwrap();
+        fs::write(folder.join("payload_1_0_0.ko"), b"no module").unwrap();
+        fs::write(folder.join("payload_1_1_0.ko"), TestFile::payload("1.1.0").bytes()).unwrap();
+        let places = Places::of(vec![folder.clone()]);
+        assert_eq!(places.read_version("1.0.0").unwrap().path, folder.join("odd.ko"));
+        assert_eq!(places.read_version("1.1.0").unwrap().version(), "1.1.0");
+        assert!(places.read_version("1.2.0").unwrap_err().to_string().contains("1.2.0"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_module_is_found_by_its_kernel_name_in_the_first_folder_that_has_it() {

@@ -2,159 +2,92 @@
 //! The system calls that have no safe wrapper: the only unsafe code of this package.
 //!
 //! All ioctls of the control device rest on the same argument. The number of an ioctl carries the size
-//! of its structure, and Atom reads and writes exactly that many bytes at the address (`control.rs` of
+//! of its structure, and Atom reads and writes at most that many bytes at the address (`control.rs` of
 //! the ABI). Each structure consists of integers and byte arrays, for which every pattern of bits is a
 //! valid value.
 
+use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use atom_abi::control::{
-    self, Command, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Status,
+    self, Command, Commit, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Settings, Status,
 };
-use atom_abi::text::Text;
-use atom_abi::version::{AbiRange, Refusal, SchemaRange};
 use nix::errno::Errno;
 use nix::libc;
 use nix::Result;
 
-mod raw {
-    use super::{control, Command, DeviceInfo, Handoff, PayloadInfo, ReportQuery, Status};
-
-    nix::ioctl_readwrite_bad!(status, control::IOC_STATUS, Status);
-    nix::ioctl_readwrite_bad!(payload, control::IOC_PAYLOAD, PayloadInfo);
-    nix::ioctl_readwrite_bad!(device, control::IOC_DEVICE, DeviceInfo);
-    nix::ioctl_readwrite_bad!(switch, control::IOC_SWITCH, Handoff);
-    nix::ioctl_readwrite_bad!(abandon, control::IOC_ABANDON, Handoff);
-    nix::ioctl_readwrite_bad!(adopt, control::IOC_ADOPT, Handoff);
-    nix::ioctl_readwrite_bad!(command, control::IOC_COMMAND, Command);
-    nix::ioctl_readwrite_bad!(report, control::IOC_REPORT, ReportQuery);
-}
-
-/// The halves and the whole of a handoff.
+/// The minor version of the interface that the loaded Atom knows. One of 1.0 takes the structures of 1.0
+/// and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verb {
-    Switch,
-    Abandon,
-    Adopt,
+pub(crate) enum Dialect {
+    /// 1.0.
+    First,
+    /// 1.1 and later: shorter and longer structures are understood.
+    Current,
 }
 
-const NO_ABI: AbiRange = AbiRange { major: 0, minor_min: 0, minor_max: 0, reserved: 0 };
-
-const NO_SCHEMA: SchemaRange = SchemaRange { read_min: 0, read_max: 0, write_min: 0, write_max: 0 };
-
-const fn size_of<T>() -> u32 {
-    std::mem::size_of::<T>() as u32
+/// A structure of an ioctl.
+///
+/// # Safety
+///
+/// It begins with its size as a `u32`, every pattern of bits in it is a valid value, and nothing in it is an
+/// address. `BYTES_1_0` is at most its size.
+pub(crate) unsafe trait Exchanged {
+    /// Bytes that it had in 1.0; of a later structure, all of them.
+    const BYTES_1_0: usize;
+    /// Its first field.
+    fn size_field(&mut self) -> &mut u32;
 }
 
-pub(crate) fn status(device: BorrowedFd<'_>) -> Result<Status> {
-    let mut status = Status {
-        size: size_of::<Status>(),
-        place: 0,
-        abi: NO_ABI,
-        layout_hash: 0,
-        provides: 0,
-        epoch: 0,
-        live: 0,
-        payloads: 0,
-        devices: 0,
-        opens: 0,
-        preserved: 0,
-        reserved: 0,
-        image_bytes: 0,
-        handoffs: 0,
-        stale_completions: 0,
-        held_ns: 0,
-        version: Text::EMPTY,
-        refused: Text::EMPTY,
-        refusal: Refusal::NONE,
-    };
-    // SAFETY:
-    // - The descriptor is open for as long as it is borrowed.
-    // - The pointer is to a live `Status`, the structure that the number was made for, and nothing
-    //   else refers to it during the call.
-    unsafe { raw::status(device.as_raw_fd(), &raw mut status) }?;
-    Ok(status)
-}
+macro_rules! exchanged {
+    ($($name:ident: $bytes:expr),+ $(,)?) => {$(
+        // SAFETY: The ABI defines it as integers and byte arrays without padding, its size first; the length
+        // is the offset of a field that came later, or the whole.
+        unsafe impl Exchanged for $name {
+            const BYTES_1_0: usize = $bytes;
 
-pub(crate) fn payload(device: BorrowedFd<'_>, index: u32) -> Result<PayloadInfo> {
-    let mut info = PayloadInfo {
-        size: size_of::<PayloadInfo>(),
-        index,
-        id: 0,
-        state: 0,
-        abi: NO_ABI,
-        schema: NO_SCHEMA,
-        version: Text::EMPTY,
-        module: Text::EMPTY,
-    };
-    // SAFETY:
-    // - The descriptor is open for as long as it is borrowed.
-    // - The pointer is to a live `PayloadInfo`, the structure that the number was made for, and
-    //   nothing else refers to it during the call.
-    unsafe { raw::payload(device.as_raw_fd(), &raw mut info) }?;
-    Ok(info)
-}
-
-pub(crate) fn device(device: BorrowedFd<'_>, index: u32) -> Result<DeviceInfo> {
-    let mut info = DeviceInfo {
-        size: size_of::<DeviceInfo>(),
-        index,
-        id: 0,
-        opens: 0,
-        capacity_sectors: 0,
-        features: 0,
-        hw_queues: 0,
-        queue_depth: 0,
-        owed: 0,
-        reserved: 0,
-    };
-    // SAFETY:
-    // - The descriptor is open for as long as it is borrowed.
-    // - The pointer is to a live `DeviceInfo`, the structure that the number was made for, and
-    //   nothing else refers to it during the call.
-    unsafe { raw::device(device.as_raw_fd(), &raw mut info) }?;
-    Ok(info)
-}
-
-pub(crate) fn handoff(
-    device: BorrowedFd<'_>,
-    verb: Verb,
-    payload: u32,
-    schema: u32,
-    deadline_ns: u64,
-) -> Result<Report> {
-    let mut handoff = Handoff {
-        size: size_of::<Handoff>(),
-        payload,
-        schema,
-        reserved: 0,
-        deadline_ns,
-        report: Report::EMPTY,
-    };
-    let fd = device.as_raw_fd();
-    let address = &raw mut handoff;
-    // SAFETY:
-    // - The descriptor is open for as long as it is borrowed.
-    // - The pointer is to a live `Handoff`, the structure that all three numbers were made for, and
-    //   nothing else refers to it during the call.
-    unsafe {
-        match verb {
-            Verb::Switch => raw::switch(fd, address),
-            Verb::Abandon => raw::abandon(fd, address),
-            Verb::Adopt => raw::adopt(fd, address),
+            fn size_field(&mut self) -> &mut u32 {
+                &mut self.size
+            }
         }
-    }?;
-    Ok(handoff.report)
+    )+};
 }
 
-pub(crate) fn report(device: BorrowedFd<'_>, index: u32) -> Result<Report> {
-    let mut query = ReportQuery { size: size_of::<ReportQuery>(), index, report: Report::EMPTY };
+exchanged! {
+    Status: offset_of!(Status, events),
+    PayloadInfo: size_of::<PayloadInfo>(),
+    DeviceInfo: offset_of!(DeviceInfo, errors),
+    Handoff: offset_of!(Handoff, report) + offset_of!(Report, cause),
+    ReportQuery: offset_of!(ReportQuery, report) + offset_of!(Report, cause),
+    Settings: size_of::<Settings>(),
+    Commit: size_of::<Commit>(),
+}
+
+/// Carries out the ioctl `command` with `value` and returns what Atom made of it.
+pub(crate) fn exchange<T: Exchanged>(
+    device: BorrowedFd<'_>,
+    dialect: Dialect,
+    command: u32,
+    mut value: T,
+) -> Result<T> {
+    let bytes = match dialect {
+        Dialect::First => T::BYTES_1_0,
+        Dialect::Current => size_of::<T>(),
+    };
+    *value.size_field() = u32::try_from(bytes).map_err(|_| Errno::E2BIG)?;
+    let command = sized(command, bytes)?;
     // SAFETY:
     // - The descriptor is open for as long as it is borrowed.
-    // - The pointer is to a live `ReportQuery`, the structure that the number was made for, and
-    //   nothing else refers to it during the call.
-    unsafe { raw::report(device.as_raw_fd(), &raw mut query) }?;
-    Ok(query.report)
+    // - The pointer is to a live value that has at least the bytes that the number tells, nothing else refers
+    //   to it during the call, and whatever is written there is a valid value.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), command, &raw mut value) };
+    Errno::result(result).map(|_| value)
+}
+
+/// The number of an ioctl for a structure of that many bytes.
+fn sized(command: u32, bytes: usize) -> Result<libc::Ioctl> {
+    let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes < 1 << 14).ok_or(Errno::E2BIG)?;
+    Ok((control::number(command) | bytes << 16) as libc::Ioctl)
 }
 
 /// Forwards `input` and returns the payload's result with the used length of `output`.
@@ -165,13 +98,14 @@ pub(crate) fn command(
 ) -> Result<(i32, usize)> {
     let length = |bytes: usize| u32::try_from(bytes).map_err(|_| Errno::E2BIG);
     let mut command = Command {
-        size: size_of::<Command>(),
+        size: length(size_of::<Command>())?,
         result: 0,
         input: input.as_ptr() as u64,
         output: output.as_mut_ptr() as u64,
         input_bytes: length(input.len())?,
         output_bytes: length(output.len())?,
     };
+    let number = sized(control::IOC_COMMAND, size_of::<Command>())?;
     // SAFETY:
     // - The descriptor is open for as long as it is borrowed.
     // - The pointer is to a live `Command`, the structure that the number was made for, and nothing
@@ -179,7 +113,8 @@ pub(crate) fn command(
     // - Atom reads at most `input_bytes` from `input`, which is borrowed for the call.
     // - Atom writes at most `output_bytes` to `output`, which is borrowed exclusively for the call,
     //   and any bytes are valid there.
-    unsafe { raw::command(device.as_raw_fd(), &raw mut command) }?;
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), number, &raw mut command) };
+    Errno::result(result)?;
     let used = usize::try_from(command.output_bytes).unwrap_or(usize::MAX);
     Ok((command.result, used.min(output.len())))
 }
@@ -210,4 +145,19 @@ pub(crate) fn set_realtime(on: bool) -> Result<()> {
 pub(crate) fn is_realtime() -> bool {
     // SAFETY: 0 is the calling thread; the call has no other precondition.
     unsafe { libc::sched_getscheduler(0) != libc::SCHED_OTHER }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_an_ioctl_carries_the_bytes_that_are_exchanged() {
+        let whole = sized(control::IOC_STATUS, size_of::<Status>()).unwrap();
+        assert_eq!(whole, control::IOC_STATUS as libc::Ioctl);
+        let first = sized(control::IOC_STATUS, Status::BYTES_1_0).unwrap();
+        assert_ne!(first, whole);
+        assert_eq!(control::number(first as u32), control::number(whole as u32));
+        assert_eq!(sized(control::IOC_STATUS, 1 << 14), Err(Errno::E2BIG));
+    }
 }

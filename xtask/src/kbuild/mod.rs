@@ -21,7 +21,7 @@ use crate::progress::Step;
 use crate::sysroot::Sysroot;
 
 /// A folder of the clone and where its files go in the staging folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceDir {
     /// The folder on the host.
     pub from: PathBuf,

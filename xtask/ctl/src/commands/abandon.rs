@@ -4,8 +4,9 @@
 use atom_abi::control::outcome;
 
 use super::output::Output;
-use super::Deadline;
+use super::Drained;
 use crate::control::Control;
+use crate::drain::Drain;
 use crate::problem::{Exit, Result};
 use crate::report::{Handoff, HandoffDocument};
 use crate::text;
@@ -16,11 +17,14 @@ pub(super) struct Args {
     #[arg(long)]
     schema: Option<u32>,
     #[command(flatten)]
-    deadline: Deadline,
+    drained: Drained,
 }
 
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
-    let report = Control::open()?.abandon(args.schema, args.deadline.get())?;
+    let Drained { deadline, at_deadline, forsake } = args.drained;
+    let drain =
+        Drain { at_deadline: at_deadline.unwrap_or_default(), forsake, ..deadline.get().into() };
+    let report = Control::open()?.abandon(args.schema, drain)?;
     let document = HandoffDocument::new(Handoff::of(&report));
     output.show(&document, |document, paint| {
         let mut text = text::handoff(&document.handoff, paint);

@@ -37,7 +37,9 @@ pub(super) fn exit(control: &Control, report: &Report) -> Exit {
         return Exit::Done;
     }
     match control.status() {
-        Ok(status) if status.place == Place::Held.code() => Exit::Attention,
+        Ok(status) if [Place::Held.code(), Place::Failing.code()].contains(&status.place) => {
+            Exit::Attention
+        }
         Ok(_) if report.outcome == outcome::REFUSED => Exit::Refused,
         Ok(_) => Exit::Undone,
         Err(_) => Exit::Attention,

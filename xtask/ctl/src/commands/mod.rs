@@ -8,15 +8,21 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::control::DEFAULT_DEADLINE;
+use crate::drain::AtDeadline;
 use crate::problem::{Exit, Problem, Result};
 use crate::quantity::parse_duration;
+use crate::upgrade::Terms;
 
 mod abandon;
 mod adopt;
+mod commit;
+mod events;
 mod history;
 mod list;
 mod load;
 mod output;
+mod policy;
+mod recover;
 mod rollback;
 mod status;
 mod unload;
@@ -55,6 +61,10 @@ enum Verb {
     Upgrade(upgrade::Args),
     /// Switch back to the payload that was live before.
     Rollback(rollback::Args),
+    /// End the soak of the live payload: it stays.
+    Commit(commit::Args),
+    /// Finish or undo what a tool has left when it died.
+    Recover(recover::Args),
     /// Let the live payload give the devices to Atom, which then holds I/O.
     Abandon(abandon::Args),
     /// Let a loaded payload take over what Atom holds.
@@ -67,6 +77,10 @@ enum Verb {
     Verify(verify::Args),
     /// Show the last handoffs.
     History,
+    /// Tell what happens: handoffs, soaks, payloads that come, go or die.
+    Events(events::Args),
+    /// Show or change what Atom does by itself.
+    Policy(policy::Args),
 }
 
 /// The drain's deadline, as an option.
@@ -80,6 +94,27 @@ struct Deadline {
 impl Deadline {
     fn get(self) -> Duration {
         self.time.unwrap_or(DEFAULT_DEADLINE)
+    }
+}
+
+/// How the live payload gives up its requests, as options.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Drained {
+    #[command(flatten)]
+    deadline: Deadline,
+    /// What happens at the deadline: abort (everything is undone), reissue (the next payload gets the
+    /// requests) or fail. Abort if not given, and reissue for a dead payload.
+    #[arg(long, value_name = "POLICY", value_parser = AtDeadline::parse)]
+    at_deadline: Option<AtDeadline>,
+    /// Do not ask the live payload for anything: its last checkpoint stands for its state. For one that
+    /// hangs; implied for a dead one.
+    #[arg(long)]
+    forsake: bool,
+}
+
+impl Drained {
+    fn terms(self) -> Terms {
+        Terms { at_deadline: self.at_deadline, forsake: self.forsake, soak: None }
     }
 }
 
@@ -107,12 +142,16 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::Load(args) => load::run(output, &args),
         Verb::Upgrade(args) => upgrade::run(output, args, cli.folders),
         Verb::Rollback(args) => rollback::run(output, &args),
+        Verb::Commit(args) => commit::run(output, &args),
+        Verb::Recover(args) => recover::run(output, &args, cli.folders),
         Verb::Abandon(args) => abandon::run(output, &args),
         Verb::Adopt(args) => adopt::run(output, &args),
         Verb::Unload(args) => unload::run(output, &args),
         Verb::Volume(args) => volume::run(output, &args),
         Verb::Verify(args) => verify::run(output, &args, cli.folders),
         Verb::History => history::run(output),
+        Verb::Events(args) => events::run(output, &args),
+        Verb::Policy(args) => policy::run(output, &args),
     }
 }
 
@@ -158,6 +197,21 @@ mod tests {
             "atomctl load a.ko",
             "atomctl upgrade a.ko --deadline 500ms --keep-parked",
             "atomctl upgrade a.ko --cold --old b.ko",
+            "atomctl upgrade a.ko --at-deadline reissue --forsake",
+            "atomctl upgrade a.ko --cold --at-deadline fail",
+            "atomctl upgrade a.ko --soak 30s --stall 5s --max-errors 3 --no-canary --keep-parked",
+            "atomctl upgrade a.ko --soak 0s",
+            "atomctl rollback --at-deadline reissue",
+            "atomctl abandon --forsake",
+            "atomctl commit --unload",
+            "atomctl recover",
+            "atomctl recover --finish --plan",
+            "atomctl recover --undo --file a.ko --force --deadline 1s",
+            "atomctl events --follow --json",
+            "atomctl policy",
+            "atomctl policy --hold --soak 1m --stall 5s --back-policy reissue --back-deadline 1s",
+            "atomctl policy --fail-after 30s",
+            "atomctl policy --fallback payload_1_0_0 --after 10s",
             "atomctl rollback",
             "atomctl rollback 1.0.0 --deadline 1s",
             "atomctl abandon --deadline 5s",
@@ -183,6 +237,14 @@ mod tests {
             "atomctl upgrade a.ko --old b.ko",
             "atomctl upgrade a.ko --cold --keep-parked",
             "atomctl upgrade a.ko --deadline 5",
+            "atomctl upgrade a.ko --at-deadline hope",
+            "atomctl upgrade a.ko --cold --soak 30s",
+            "atomctl upgrade a.ko --forsake --soak 30s",
+            "atomctl upgrade a.ko --stall 5s",
+            "atomctl recover --finish --undo",
+            "atomctl policy --hold --fail-after 30s",
+            "atomctl policy --fallback payload_1_0_0",
+            "atomctl policy --after 10s",
             "atomctl volume create db --kind tape --size 64M",
             "atomctl volume create db --kind ram --size much",
             "atomctl explode",

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! One document on the standard output, for people or for programs.
 
-use std::io::{stderr, stdout, Write};
+use std::io::{stderr, stdout, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::node::Local;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::ErrorDocument;
 use crate::text::{self, Paint};
@@ -33,6 +34,34 @@ impl Output {
         Ok(())
     }
 
+    /// Prints one of many documents, on a line of its own. False when nobody reads any more.
+    pub(super) fn line<D: Serialize>(
+        &self,
+        document: &D,
+        human: impl FnOnce(&D, Paint) -> String,
+    ) -> Result<bool> {
+        let text = if self.json {
+            serde_json::to_string(document).map_err(|error| not_json(&error))? + "\n"
+        } else {
+            human(document, Paint::for_stream(&stdout()))
+        };
+        let mut out = stdout();
+        Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok())
+    }
+
+    /// Tells somebody at a terminal what is going on.
+    pub(super) fn note(&self, text: &str) {
+        if !self.json && stderr().is_terminal() {
+            let _ = writeln!(stderr(), "  {}", Paint::for_stream(&stderr()).faint(text));
+        }
+    }
+
+    /// The machine that this process runs on. For people, drains that take long are shown.
+    pub(super) fn local(&self) -> Result<Local> {
+        let node = Local::open()?;
+        Ok(if self.json { node } else { node.showing_progress() })
+    }
+
     /// Prints a problem.
     pub(super) fn fail(&self, problem: &Problem) {
         let _ = match json(&ErrorDocument::new(problem)) {
@@ -46,8 +75,11 @@ impl Output {
 }
 
 fn json<D: Serialize>(document: &D) -> Result<String> {
-    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| {
-        let what = "The result could not be written as JSON";
-        Problem::undone(what, error.to_string(), "leave out --json").with_exit(Exit::Attention)
-    })
+    let text = serde_json::to_string_pretty(document).map_err(|error| not_json(&error))?;
+    Ok(text + "\n")
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    let what = "The result could not be written as JSON";
+    Problem::undone(what, error.to_string(), "leave out --json").with_exit(Exit::Attention)
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `atomctl status`
 
+use atom_abi::control::Settings;
+
 use super::output::Output;
 use crate::control::Control;
 use crate::node::kernel_release;
@@ -10,12 +12,12 @@ use crate::text;
 
 pub(super) fn run(output: &Output) -> Result<Exit> {
     let control = Control::open()?;
-    let document = StatusDocument::new(
-        &kernel_release()?,
-        &control.status()?,
-        &control.payloads()?,
-        &control.devices()?,
-    );
+    let status = control.status()?;
+    let mut document =
+        StatusDocument::new(&kernel_release()?, &status, &control.payloads()?, &control.devices()?);
+    if status.abi.minor_max > 0 {
+        document = document.with_settings(&control.settings(&Settings::DEFAULT)?);
+    }
     output.show(&document, text::status)?;
     Ok(Exit::Done)
 }

@@ -18,7 +18,7 @@ pub(super) struct Args {
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     let control = Control::open()?;
     let payloads = control.payloads()?;
-    let chosen = choose(&payloads, args.version.as_deref())?;
+    let chosen = choose(&payloads, control.status()?.live, args.version.as_deref())?;
     kmod::remove(chosen.module.as_str())?;
     let document = UnloadDocument {
         schema: UnloadDocument::SCHEMA.to_owned(),
@@ -31,8 +31,13 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn choose<'a>(payloads: &'a [PayloadInfo], version: Option<&str>) -> Result<&'a PayloadInfo> {
-    let is_live = |payload: &PayloadInfo| payload.state == payload_state::LIVE;
+fn choose<'a>(
+    payloads: &'a [PayloadInfo],
+    live: u32,
+    version: Option<&str>,
+) -> Result<&'a PayloadInfo> {
+    let is_live = |payload: &PayloadInfo| payload.id == live;
+    let is_dead = |payload: &PayloadInfo| payload.state == payload_state::DEAD;
     if let Some(version) = version {
         let chosen = payloads
             .iter()
@@ -52,9 +57,17 @@ fn choose<'a>(payloads: &'a [PayloadInfo], version: Option<&str>) -> Result<&'a 
                  is held until another payload takes over",
             ));
         }
+        if is_dead(chosen) {
+            return Err(Problem::refused(
+                format!("Payload {version} was not unloaded"),
+                "it is dead: a task died in it, and its module cannot be removed any more",
+                "restart the machine when that suits; nothing of the payload is called until then",
+            ));
+        }
         return Ok(chosen);
     }
-    let idle: Vec<&PayloadInfo> = payloads.iter().filter(|payload| !is_live(payload)).collect();
+    let idle: Vec<&PayloadInfo> =
+        payloads.iter().filter(|payload| !is_live(payload) && !is_dead(payload)).collect();
     match idle.as_slice() {
         [only] => Ok(only),
         [] => Err(Problem::refused(
@@ -86,10 +99,18 @@ mod tests {
             ..live()
         };
         let both = [live(), parked];
-        assert_eq!(choose(&both, None).unwrap().id, 2);
-        assert_eq!(choose(&both, Some("0.9.0")).unwrap().id, 2);
-        assert!(choose(&both, Some("1.0.0")).unwrap_err().remedy.contains("abandon"));
-        assert_eq!(choose(&[live()], None).unwrap_err().exit, Exit::Refused);
-        assert_eq!(choose(&[parked, parked], None).unwrap_err().exit, Exit::Usage);
+        assert_eq!(choose(&both, 1, None).unwrap().id, 2);
+        assert_eq!(choose(&both, 1, Some("0.9.0")).unwrap().id, 2);
+        assert!(choose(&both, 1, Some("1.0.0")).unwrap_err().remedy.contains("abandon"));
+        assert_eq!(choose(&[live()], 1, None).unwrap_err().exit, Exit::Refused);
+        assert_eq!(choose(&[parked, parked], 1, None).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_dead_payload_is_not_unloaded_whether_it_is_live_or_not() {
+        let dead = PayloadInfo { state: payload_state::DEAD, ..live() };
+        assert!(choose(&[dead], 1, Some("1.0.0")).unwrap_err().why.contains("live"));
+        assert!(choose(&[dead], 0, Some("1.0.0")).unwrap_err().why.contains("dead"));
+        assert_eq!(choose(&[dead], 0, None).unwrap_err().exit, Exit::Refused);
     }
 }

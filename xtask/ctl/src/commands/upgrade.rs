@@ -2,13 +2,16 @@
 //! `atomctl upgrade`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::output::Output;
-use super::Deadline;
-use crate::node::{kernel_release, Local};
+use super::Drained;
+use crate::node::kernel_release;
 use crate::places::Places;
-use crate::problem::{Exit, Result};
+use crate::problem::{Exit, Problem, Result};
+use crate::quantity::parse_duration;
 use crate::report::Mode;
+use crate::upgrade::{Soak, Terms, DEFAULT_STALL};
 use crate::{text, upgrade};
 
 #[derive(Debug, clap::Args)]
@@ -25,20 +28,61 @@ pub(super) struct Args {
     /// Keep the old payload parked, for `atomctl rollback`.
     #[arg(long, conflicts_with = "cold")]
     keep_parked: bool,
+    /// Watch the new payload for this time before the commit, and go back when something is wrong. 0s:
+    /// commit at once, whatever the policy of Atom is. When requests have failed before, the devices are watched for
+    /// the same time before the switch.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["cold", "forsake"])]
+    soak: Option<Duration>,
+    /// During the soak, go back when a request is owed for longer than this; 5s if not given, 0s: no limit.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "soak")]
+    stall: Option<Duration>,
+    /// During the soak, go back when more requests of a device fail than this and those of an equal time
+    /// before.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "soak")]
+    max_errors: u64,
+    /// During the soak, do not read the first and the last block of each device.
+    #[arg(long, requires = "soak")]
+    no_canary: bool,
     #[command(flatten)]
-    deadline: Deadline,
+    drained: Drained,
+}
+
+impl Args {
+    fn terms(&self) -> Terms {
+        let soak = self.soak.map(|time| Soak {
+            time,
+            stall: self.stall.unwrap_or(DEFAULT_STALL),
+            max_errors: self.max_errors,
+            canary: !self.no_canary,
+        });
+        Terms { soak, ..self.drained.terms() }
+    }
 }
 
 pub(super) fn run(output: &Output, args: Args, folders: Vec<PathBuf>) -> Result<Exit> {
-    let node = Local::open()?;
+    let terms = args.terms();
+    if args.cold && terms.forsake {
+        return Err(Problem::usage(
+            "--cold and --forsake exclude each other",
+            "a payload that is not asked to abandon stays loaded, so there is no way back to its file",
+            "leave out --cold",
+        ));
+    }
+    let node = output.local()?;
     let options = upgrade::Options {
         mode: if args.cold { Mode::Cold } else { Mode::Warm },
-        deadline: args.deadline.get(),
+        deadline: args.drained.deadline.get(),
         keep_parked: args.keep_parked,
         old: args.old,
         places: Places::chosen(folders, &kernel_release()?),
     };
-    let report = upgrade::run(&node, &args.file, &options)?;
+    if let Some(soak) = terms.soak.filter(|soak| !soak.time.is_zero()) {
+        output.note(&format!(
+            "after the switch the payload is watched for {}; atomctl commit and atomctl rollback end it before",
+            humantime::format_duration(soak.time)
+        ));
+    }
+    let report = upgrade::run_on(&node, &args.file, &options, &terms)?;
     output.show(&report, text::upgrade)?;
-    Ok(report.outcome.exit())
+    Ok(report.exit())
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use atom_abi::control::{DeviceInfo, PayloadInfo, Report, Status};
+use atom_abi::control::{payload_state, DeviceInfo, PayloadInfo, Report, Status};
 use atom_abi::lifecycle::Place;
 
 use super::output::Output;
@@ -30,7 +30,8 @@ pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result
     let status = control.status()?;
     let payloads = control.payloads()?;
     let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);
-    let mut checks = vec![check_place(&status), check_inverses(&control.reports()?)];
+    let mut checks =
+        vec![check_place(&status), check_alive(live), check_inverses(&control.reports()?)];
     checks.extend(control.devices()?.iter().map(check_device));
     if let Some(live) = live {
         let file = match &args.file {
@@ -55,7 +56,7 @@ pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result
     let document = Verification::new(checks);
     output.show(&document, text::verification)?;
     Ok(match status.place {
-        place if place == Place::Held.code() => Exit::Attention,
+        place if [Place::Held.code(), Place::Failing.code()].contains(&place) => Exit::Attention,
         _ if document.ok => Exit::Done,
         _ => Exit::Undone,
     })
@@ -71,9 +72,21 @@ fn check_place(status: &Status) -> Verdict {
         "held" => {
             "no payload is live and I/O is held: atomctl adopt, or atomctl load FILE".to_owned()
         }
+        "failing" => {
+            "no payload is live and I/O fails: atomctl adopt, or atomctl load FILE".to_owned()
+        }
         other => format!("no payload is live ({other}): atomctl load FILE"),
     };
     verdict("state", status.place == Place::Live.code(), detail)
+}
+
+fn check_alive(live: Option<&PayloadInfo>) -> Verdict {
+    let dead = live.is_some_and(|live| live.state == payload_state::DEAD);
+    let detail = match dead {
+        true => "a task died in the live payload: atomctl upgrade FILE replaces it",
+        false => "no task has died in the live payload",
+    };
+    verdict("alive", !dead, detail)
 }
 
 fn check_inverses(reports: &[Report]) -> Verdict {
@@ -162,5 +175,14 @@ mod tests {
         assert!(check_place(&status()).ok);
         let held = Status { place: Place::Held.code(), ..status() };
         assert!(!check_place(&held).ok);
+        let failing = Status { place: Place::Failing.code(), ..status() };
+        assert!(check_place(&failing).detail.contains("fails"));
+    }
+
+    #[test]
+    fn a_dead_payload_does_not_pass() {
+        let dead = PayloadInfo { state: payload_state::DEAD, ..live() };
+        assert!(check_alive(Some(&live())).ok && check_alive(None).ok);
+        assert!(!check_alive(Some(&dead)).ok);
     }
 }

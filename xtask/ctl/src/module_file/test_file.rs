@@ -7,7 +7,7 @@ use atom_abi::control::{payload_state, PayloadInfo, Status};
 use atom_abi::lifecycle::Place;
 use atom_abi::stamp::{Stamp, SECTION};
 use atom_abi::text::Text;
-use atom_abi::version::{Offer, Refusal, SchemaRange};
+use atom_abi::version::{Offer, SchemaRange};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 
@@ -32,7 +32,6 @@ pub const SCHEMA: SchemaRange =
 /// An Atom with payload 1 live.
 pub fn status() -> Status {
     Status {
-        size: 0,
         place: Place::Live.code(),
         abi: Offer::ATOM.abi,
         layout_hash: Offer::ATOM.layout_hash,
@@ -43,14 +42,9 @@ pub fn status() -> Status {
         devices: 2,
         opens: 3,
         preserved: 1,
-        reserved: 0,
-        image_bytes: 0,
         handoffs: 1,
-        stale_completions: 0,
-        held_ns: 0,
         version: Text::new("0.1.0"),
-        refused: Text::EMPTY,
-        refusal: Refusal::NONE,
+        ..Status::EMPTY
     }
 }
 

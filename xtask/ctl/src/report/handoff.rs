@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Single handoffs, as Atom reports them.
 
-use atom_abi::control::{self, kind, outcome, Report, BLOCKERS_NAMED};
+use atom_abi::control::{self, cause, kind, outcome, policy, Report, BLOCKERS_NAMED};
 use atom_abi::request::op;
+use atom_abi::text::Text;
 use atom_abi::version::reason;
 use serde::{Deserialize, Serialize};
 
-use super::{micros, Phases};
+use super::{micros, Phases, Stage};
+use crate::drain::AtDeadline;
 
 /// A request that the payload still owed at the deadline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -25,16 +27,25 @@ pub struct Blocker {
     pub bytes: u32,
     /// How long ago it was started.
     pub age_ms: u64,
+    /// Why the payload had not ended it, in its own words, when it knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Blocker {
     /// The requests that a report names.
     pub fn all_of(report: &Report) -> Vec<Self> {
         let named = usize::try_from(report.owed).unwrap_or(usize::MAX).min(BLOCKERS_NAMED);
-        report.blockers.iter().take(named).map(Self::of).collect()
+        report
+            .blockers
+            .iter()
+            .zip(&report.reasons)
+            .take(named)
+            .map(|(blocker, reason)| Self::of(blocker, reason))
+            .collect()
     }
 
-    fn of(blocker: &control::Blocker) -> Self {
+    fn of(blocker: &control::Blocker, reason: &Text) -> Self {
         Self {
             device: format!("atom{}", blocker.device),
             hctx: blocker.hctx,
@@ -43,6 +54,7 @@ impl Blocker {
             sector: blocker.sector,
             bytes: blocker.bytes,
             age_ms: blocker.age_ns / 1_000_000,
+            reason: (!reason.is_empty()).then(|| reason.as_str().to_owned()),
         }
     }
 }
@@ -53,12 +65,22 @@ pub fn failure_of(report: &Report) -> Option<String> {
         .then(|| report.refusal.to_string())
 }
 
+/// The name of what was to happen at the deadline.
+pub fn policy_name(report: &Report) -> String {
+    AtDeadline::of_code(report.policy).map_or("unknown", AtDeadline::name).to_owned()
+}
+
+/// Whether the live payload was not asked for anything.
+pub fn is_forsaken(report: &Report) -> bool {
+    report.policy & policy::FORSAKE != 0
+}
+
 /// One handoff.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Handoff {
     /// Counts handoffs from 1.
     pub sequence: u64,
-    /// `switch`, `abandon` or `adopt`.
+    /// `switch`, `abandon`, `adopt` or `expire`.
     pub kind: String,
     /// `done`, `refused` or `undone`.
     pub outcome: String,
@@ -91,6 +113,24 @@ pub struct Handoff {
     /// Requests that were owed at the deadline; the first few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
+    /// Who wanted it: `asked`, `stall`, `no-commit`, `nobody` or `died`.
+    #[serde(default)]
+    pub cause: String,
+    /// What was to happen at the deadline: `abort`, `reissue` or `fail`.
+    #[serde(default)]
+    pub policy: String,
+    /// The live payload was not asked for anything.
+    #[serde(default)]
+    pub forsaken: bool,
+    /// The drain, stage by stage.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// Requests that were taken back from the live payload.
+    #[serde(default)]
+    pub requests_taken_back: u32,
+    /// Devices that the next payload changed.
+    #[serde(default)]
+    pub devices_changed: u32,
 }
 
 impl Handoff {
@@ -114,6 +154,12 @@ impl Handoff {
             preserved: report.preserved,
             inverse_errors: report.inverse_errors,
             blockers: Blocker::all_of(report),
+            cause: cause::name_of(report.cause).to_owned(),
+            policy: policy_name(report),
+            forsaken: is_forsaken(report),
+            stages: Stage::all_of(report),
+            requests_taken_back: report.revoked,
+            devices_changed: report.changed,
         }
     }
 
@@ -128,6 +174,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::SWITCH => "switch",
         kind::ABANDON => "abandon",
         kind::ADOPT => "adopt",
+        kind::EXPIRE => "expire",
         _ => "unknown",
     }
 }

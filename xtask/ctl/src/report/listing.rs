@@ -38,6 +38,8 @@ pub enum EntryState {
     Parked,
     /// Registered, never live.
     Loaded,
+    /// A task died in it: nothing of it is called any more.
+    Dead,
     /// A file on this machine.
     Installed,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for EntryState {
             Self::Live => "live",
             Self::Parked => "parked",
             Self::Loaded => "loaded",
+            Self::Dead => "dead",
             Self::Installed => "installed",
         })
     }
@@ -95,6 +98,7 @@ impl Entry {
             state: match payload.state {
                 payload_state::LIVE => EntryState::Live,
                 payload_state::PARKED => EntryState::Parked,
+                payload_state::DEAD => EntryState::Dead,
                 _ => EntryState::Loaded,
             },
             abi: abi_range(&payload.abi),

@@ -4,22 +4,34 @@
 //! Every document names its schema and version in `schema`. A version only gains fields; whoever reads
 //! one ignores the fields that it does not know.
 
+mod event;
 mod handoff;
 mod listing;
 mod outcome;
 mod phases;
+mod policy;
+mod recovery;
+mod soak;
+mod stages;
 mod state;
+mod under_way;
 mod upgrade;
 
+pub use event::{Event, State, What};
 pub use handoff::{
     failure_of, Blocker, Handoff, HandoffDocument, History, LoadDocument, UnloadDocument,
 };
 pub use listing::{schema_range, Entry, EntryState, Listing, Schemas, VolumeEntry, Volumes, Work};
 pub use outcome::{Mode, Outcome};
 pub use phases::Phases;
+pub use policy::{CommitDocument, HoldPolicy, PolicyDocument, SoakPolicy};
+pub use recovery::{Recovery, RecoveryOutcome};
+pub use soak::SoakReport;
+pub use stages::Stage;
 pub use state::{
     ErrorDocument, LivePayload, RefusedPayload, StatusDevice, StatusDocument, Verdict, Verification,
 };
+pub use under_way::{DrainUnderWay, SoakUnderWay};
 pub use upgrade::{UpgradeReport, Workload};
 
 /// Whole microseconds.

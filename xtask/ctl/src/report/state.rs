@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! What runs, whether it is what it should be, and failures.
 
-use atom_abi::control::{DeviceInfo, PayloadInfo, Status};
+use atom_abi::control::{payload_state, DeviceInfo, PayloadInfo, Settings, Status};
 use atom_abi::device::feature;
 use atom_abi::lifecycle::Place;
 use atom_abi::version::{caps, reason, AbiRange};
 use serde::{Deserialize, Serialize};
 
-use super::{micros, schema_range, Schemas};
+use super::{micros, schema_range, DrainUnderWay, HoldPolicy, Schemas, SoakUnderWay};
 use crate::problem::Problem;
 
 /// What `status` prints.
@@ -19,7 +19,7 @@ pub struct StatusDocument {
     pub kernel: String,
     /// Version of Atom.
     pub atom: String,
-    /// Where the devices are: `vacant`, `live` or `held` when nothing is under way.
+    /// Where the devices are: `vacant`, `live`, `held` or `failing` when nothing is under way.
     pub place: String,
     /// Versions of the interface, such as `1.0..=1.2`.
     pub abi: String,
@@ -49,6 +49,30 @@ pub struct StatusDocument {
     pub held_us: u64,
     /// The payload that was refused last at its registration.
     pub refused: Option<RefusedPayload>,
+    /// The soak after the last switch, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<SoakUnderWay>,
+    /// The drain that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainUnderWay>,
+    /// Versions of parked payloads.
+    #[serde(default)]
+    pub parked: Vec<String>,
+    /// Versions of payloads of which nothing is called any more.
+    #[serde(default)]
+    pub dead: Vec<String>,
+    /// What happens when no payload is adopted; null when Atom does not know other ways than holding.
+    #[serde(default)]
+    pub hold: Option<HoldPolicy>,
+    /// The errno of the fallback payload that could not be loaded, 0 when it was not asked for.
+    #[serde(default)]
+    pub fallback_error: i32,
+    /// Size of the live payload's checkpoint, 0 when there is none that could stand in for it.
+    #[serde(default)]
+    pub checkpoint_bytes: u64,
+    /// What has happened since Atom was loaded, counted.
+    #[serde(default)]
+    pub events: u64,
 }
 
 /// The payload that serves.
@@ -60,6 +84,9 @@ pub struct LivePayload {
     pub module: String,
     /// Schemas that it reads and writes.
     pub image_schemas: Schemas,
+    /// A task died in it, and nothing of it is called any more: its requests fail or wait.
+    #[serde(default)]
+    pub dead: bool,
 }
 
 /// A payload that Atom refused.
@@ -88,6 +115,12 @@ pub struct StatusDevice {
     pub owed: u32,
     /// What the device is, such as `write-cache`.
     pub features: Vec<String>,
+    /// Requests that have ended with an error since the device exists.
+    #[serde(default)]
+    pub errors: u64,
+    /// How long the oldest request has been owed, as far as Atom has seen.
+    #[serde(default)]
+    pub oldest_owed_us: u64,
 }
 
 impl StatusDocument {
@@ -102,6 +135,10 @@ impl StatusDocument {
         devices: &[DeviceInfo],
     ) -> Self {
         let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);
+        let in_state = |state| {
+            let these = payloads.iter().filter(move |payload| payload.state == state);
+            these.map(|payload| payload.version.as_str().to_owned()).collect()
+        };
         Self {
             schema: Self::SCHEMA.to_owned(),
             kernel: kernel.to_owned(),
@@ -120,6 +157,7 @@ impl StatusDocument {
                 version: payload.version.as_str().to_owned(),
                 module: payload.module.as_str().to_owned(),
                 image_schemas: schema_range(&payload.schema),
+                dead: payload.state == payload_state::DEAD,
             }),
             payloads: status.payloads,
             devices: devices.iter().map(StatusDevice::of).collect(),
@@ -133,7 +171,21 @@ impl StatusDocument {
                 version: status.refused.as_str().to_owned(),
                 reason: status.refusal.to_string(),
             }),
+            soak: SoakUnderWay::of(status, payloads),
+            drain: DrainUnderWay::of(status),
+            parked: in_state(payload_state::PARKED),
+            dead: in_state(payload_state::DEAD),
+            hold: None,
+            fallback_error: status.fallback_error,
+            checkpoint_bytes: status.checkpoint_bytes,
+            events: status.events,
         }
+    }
+
+    /// The same with what Atom does by itself.
+    pub fn with_settings(mut self, settings: &Settings) -> Self {
+        self.hold = Some(HoldPolicy::of(settings));
+        self
     }
 }
 
@@ -157,6 +209,8 @@ impl StatusDevice {
                 .filter(|(bit, _)| device.features & bit != 0)
                 .map(|(_, name)| (*name).to_owned())
                 .collect(),
+            errors: device.errors,
+            oldest_owed_us: micros(device.oldest_ns),
         }
     }
 }

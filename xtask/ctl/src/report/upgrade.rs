@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The upgrade report.
 
-use atom_abi::control::{kind, phase, Report};
+use atom_abi::control::{cause, kind, phase, Report};
 use serde::{Deserialize, Serialize};
 
-use super::{micros, Blocker, Mode, Outcome, Phases};
+use super::handoff::{is_forsaken, policy_name};
+use super::{micros, Blocker, Mode, Outcome, Phases, SoakReport, Stage};
+use crate::problem::Exit;
 
 /// What the tool's own workload saw, when it drove one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -72,6 +74,27 @@ pub struct UpgradeReport {
     /// What the tool's own workload saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+    /// Who wanted the last handoff: `asked`, or why Atom went back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// What was to happen at the deadline: `abort`, `reissue` or `fail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The old payload was not asked for anything.
+    #[serde(default)]
+    pub forsaken: bool,
+    /// The drain, stage by stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    /// Requests that were taken back from the old payload.
+    #[serde(default)]
+    pub requests_taken_back: u32,
+    /// Devices that the new payload changed.
+    #[serde(default)]
+    pub devices_changed: u32,
+    /// What was seen after the switch, when it soaked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<SoakReport>,
 }
 
 impl UpgradeReport {
@@ -100,6 +123,22 @@ impl UpgradeReport {
             owed: None,
             blockers: Vec::new(),
             workload: None,
+            cause: None,
+            policy: None,
+            forsaken: false,
+            stages: Vec::new(),
+            requests_taken_back: 0,
+            devices_changed: 0,
+            soak: None,
+        }
+    }
+
+    /// How the process ends with it. A payload that was found wanting and serves all the same needs somebody.
+    pub fn exit(&self) -> Exit {
+        let trouble = self.soak.as_ref().is_some_and(|soak| soak.trouble.is_some());
+        match self.outcome {
+            Outcome::Switched if trouble => Exit::Attention,
+            outcome => outcome.exit(),
         }
     }
 
@@ -140,6 +179,14 @@ impl UpgradeReport {
         if report.schema != 0 {
             self.image_schema = Some(report.schema);
         }
+        self.cause = Some(cause::name_of(report.cause).to_owned());
+        if report.kind != kind::ADOPT {
+            self.policy = Some(policy_name(report));
+            self.forsaken = is_forsaken(report);
+            self.stages = Stage::all_of(report);
+        }
+        self.requests_taken_back = self.requests_taken_back.saturating_add(report.revoked);
+        self.devices_changed = self.devices_changed.max(report.changed);
         if report.owed != 0 {
             self.owed = Some(report.owed);
             self.blockers = Blocker::all_of(report);
@@ -164,7 +211,8 @@ impl UpgradeReport {
 
 #[cfg(test)]
 mod tests {
-    use atom_abi::control::Blocker as Owed;
+    use atom_abi::control::{stage, Blocker as Owed, Stage as OfAtom};
+    use atom_abi::text::Text;
     use atom_abi::version::{reason, Refusal};
 
     use super::*;
@@ -189,6 +237,8 @@ mod tests {
             op: atom_abi::request::op::WRITE,
             flags: 0,
         };
+        report.reasons[0] = Text::new("kept by a command");
+        report.stages[stage::DATA] = OfAtom { began: 2, left: 1, ns: 500_000_000 };
         let mut document = UpgradeReport::begin("7.2.12", "1.0.0", "1.1.0", Mode::Warm);
         document.absorb(&report);
         document.end(Outcome::Aborted, Some(report.refusal.to_string()))
@@ -223,9 +273,23 @@ mod tests {
       "op": "write",
       "sector": 4096,
       "bytes": 8192,
-      "age_ms": 612
+      "age_ms": 612,
+      "reason": "kept by a command"
     }
-  ]
+  ],
+  "cause": "asked",
+  "policy": "abort",
+  "forsaken": false,
+  "stages": [
+    {
+      "name": "data",
+      "began": 2,
+      "left": 1,
+      "us": 500000
+    }
+  ],
+  "requests_taken_back": 0,
+  "devices_changed": 0
 }"#;
         assert_eq!(serde_json::to_string_pretty(&aborted()).unwrap(), golden);
     }
@@ -237,6 +301,28 @@ mod tests {
         let grown = json.replacen('{', r#"{"later":{"anything":1},"#, 1);
         let back: UpgradeReport = serde_json::from_str(&grown).unwrap();
         assert_eq!(back, document);
+    }
+
+    #[test]
+    fn a_report_of_the_first_release_is_still_read() {
+        let json = serde_json::json!({
+            "schema": "atom.upgrade-report/1", "kernel": "7.2.12", "from": "1.0.0", "to": "1.1.0",
+            "mode": "warm", "outcome": "committed", "reason": null, "pause_us": 1, "phases_us": {},
+            "devices": 0, "opens": 0, "image_bytes": 0, "preserved": 0,
+        });
+        let read: UpgradeReport = serde_json::from_value(json).unwrap();
+        assert_eq!((read.cause, read.requests_taken_back), (None, 0));
+    }
+
+    #[test]
+    fn a_payload_with_trouble_that_serves_all_the_same_needs_somebody() {
+        let mut report = UpgradeReport::begin("7.2.12", "1.0.0", "1.1.0", Mode::Warm)
+            .end(Outcome::Switched, None);
+        report.soak = Some(SoakReport::default());
+        assert_eq!(report.exit().code(), 0);
+        report.soak = Some(SoakReport { trouble: Some("errors".into()), ..SoakReport::default() });
+        assert_eq!(report.exit().code(), 4);
+        assert_eq!(report.end(Outcome::RolledBack, None).exit().code(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! State and lists, for people.
 
+use super::policy::hold;
 use super::{handoff, row, table, Paint};
 use crate::quantity::{show_bytes, show_micros};
 use crate::report::{EntryState, History, Listing, Schemas, StatusDocument, Verification, Volumes};
@@ -10,13 +11,21 @@ pub fn status(status: &StatusDocument, paint: Paint) -> String {
     let place = match status.place.as_str() {
         "live" => paint.good("live"),
         "held" => paint.bad(&format!("held: I/O waits since {}", show_micros(status.held_us))),
+        "failing" => paint.bad(&format!(
+            "failing: I/O fails, nobody has adopted since {}",
+            show_micros(status.held_us)
+        )),
         other => paint.notable(other),
     };
     let live = status.live.as_ref().map_or_else(
         || "none".to_owned(),
         |live| {
             let schemas = schemas(&live.image_schemas);
-            format!("{} (module {}, schemas {schemas})", live.version, live.module)
+            let text = format!("{} (module {}, schemas {schemas})", live.version, live.module);
+            match live.dead {
+                true => paint.bad(&format!("{text}, dead: atomctl upgrade FILE replaces it")),
+                false => text,
+            }
         },
     );
     let mut rows = vec![
@@ -29,6 +38,31 @@ pub fn status(status: &StatusDocument, paint: Paint) -> String {
         row(["epoch", &status.epoch.to_string()]),
         row(["atom", &format!("{} (ABI {}, kernel {})", status.atom, status.abi, status.kernel)]),
     ];
+    if let Some(soak) = &status.soak {
+        let left = show_micros(soak.left_us);
+        let text = format!("{left} left, then back to {}: atomctl commit", soak.parked);
+        rows.push(row(["soak", &paint.notable(&text)]));
+    }
+    if let Some(drain) = &status.drain {
+        rows.push(row(["drain", &format!("{} {} outstanding", drain.outstanding, drain.stage)]));
+    }
+    if !status.parked.is_empty() {
+        rows.push(row(["parked", &status.parked.join(" ")]));
+    }
+    if !status.dead.is_empty() {
+        rows.push(row(["dead", &paint.bad(&status.dead.join(" "))]));
+    }
+    if let Some(policy) = status.hold.as_ref().filter(|hold| hold.policy != "hold") {
+        rows.push(row(["nobody adopts", &hold(policy)]));
+    }
+    if status.fallback_error != 0 {
+        let text =
+            format!("it could not be loaded: error {}", status.fallback_error.unsigned_abs());
+        rows.push(row(["fallback", &paint.bad(&text)]));
+    }
+    if status.checkpoint_bytes != 0 {
+        rows.push(row(["checkpoint", &show_bytes(status.checkpoint_bytes)]));
+    }
     if status.image_bytes != 0 {
         rows.push(row(["image", &show_bytes(status.image_bytes)]));
     }
@@ -40,7 +74,9 @@ pub fn status(status: &StatusDocument, paint: Paint) -> String {
     }
     let mut text = table(&rows);
     if !status.devices.is_empty() {
-        let mut rows = vec![row(["device", "size", "opens", "queues", "owed", "features"])];
+        let mut rows = vec![row([
+            "device", "size", "opens", "queues", "owed", "oldest", "errors", "features",
+        ])];
         rows.extend(status.devices.iter().map(|device| {
             vec![
                 device.name.clone(),
@@ -48,6 +84,8 @@ pub fn status(status: &StatusDocument, paint: Paint) -> String {
                 device.opens.to_string(),
                 format!("{} x {}", device.hw_queues, device.queue_depth),
                 device.owed.to_string(),
+                show_micros(device.oldest_owed_us),
+                device.errors.to_string(),
                 device.features.join(" "),
             ]
         }));
@@ -77,6 +115,9 @@ pub fn listing(listing: &Listing, paint: Paint) -> String {
     for (line, entry) in lines.iter_mut().skip(1).zip(&listing.payloads) {
         if entry.state == EntryState::Live {
             *line = paint.good(line);
+        }
+        if entry.state == EntryState::Dead {
+            *line = paint.bad(line);
         }
         if let Some(problem) = &entry.problem {
             *line = format!("{}\n    cannot take over: {problem}", paint.faint(line));
@@ -148,7 +189,12 @@ fn dash(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use atom_abi::control::{
+        hold as how, payload_state, DeviceInfo, PayloadInfo, Settings, Status,
+    };
+
     use super::*;
+    use crate::blank;
     use crate::module_file::test_file::{live, status as atom, TestFile};
     use crate::report::{Entry, Verdict};
 
@@ -158,9 +204,39 @@ mod tests {
         assert!(
             status(&document, Paint::PLAIN).contains("1.0.0 (module payload_1_0_0, schemas 1-2)")
         );
+        assert!(!status(&document, Paint::PLAIN).contains("soak"));
         document.place = "held".to_owned();
         document.held_us = 2_000_000;
         assert!(status(&document, Paint::PLAIN).contains("held: I/O waits since 2.00 s"));
+    }
+
+    #[test]
+    fn the_status_tells_of_soaks_dead_payloads_and_policies() {
+        let soaking = Status {
+            live: 2,
+            parked: 1,
+            soak_left_ns: 4_000_000_000,
+            fallback_error: -2,
+            checkpoint_bytes: 4096,
+            ..atom()
+        };
+        let dead = PayloadInfo { id: 2, state: payload_state::DEAD, ..live() };
+        let settings =
+            Settings { hold: how::FAIL, hold_deadline_ns: 30_000_000_000, ..Settings::DEFAULT };
+        let device = DeviceInfo { errors: 12, oldest_ns: 612_000_000, ..blank::DEVICE };
+        let document = StatusDocument::new("7.2.12", &soaking, &[live(), dead], &[device])
+            .with_settings(&settings);
+        let text = status(&document, Paint::PLAIN);
+        for part in [
+            "dead: atomctl upgrade FILE",
+            "4.00 s left, then back to 1.0.0",
+            "fail I/O after 30.00 s",
+            "it could not be loaded: error 2",
+            "checkpoint     4 KiB",
+            "612.00 ms  12",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

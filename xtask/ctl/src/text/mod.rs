@@ -3,13 +3,19 @@
 
 use crate::problem::Problem;
 
+mod event;
 mod lists;
 mod paint;
+mod policy;
+mod recovery;
 mod timeline;
 mod upgrade;
 
+pub use event::event;
 pub use lists::{history, listing, status, verification, volumes};
 pub use paint::Paint;
+pub use policy::policy;
+pub use recovery::recovery;
 pub use timeline::timeline;
 pub use upgrade::{handoff, upgrade};
 

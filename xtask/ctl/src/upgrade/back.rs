@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use atom_abi::control::{kind, outcome, payload_state, PayloadInfo, Report};
 
-use super::{warm, Site};
+use super::{refused, soak, warm, Site, Terms};
 use crate::node::Node;
 use crate::problem::{Problem, Result};
-use crate::report::{Mode, UpgradeReport};
+use crate::report::{Mode, Outcome, UpgradeReport};
 
 /// The parked payload to go back to: the one of `version`, or the one that was live last.
 pub fn choose_parked<'a>(
@@ -57,6 +57,17 @@ pub fn switch_back<N: Node>(
     parked: &PayloadInfo,
     deadline: Duration,
 ) -> Result<UpgradeReport> {
+    switch_back_on(node, site, parked, deadline, &Terms::default())
+}
+
+/// The same on other terms than the usual ones. It does not soak: whoever goes back stays there.
+pub fn switch_back_on<N: Node>(
+    node: &N,
+    site: &Site,
+    parked: &PayloadInfo,
+    deadline: Duration,
+    terms: &Terms,
+) -> Result<UpgradeReport> {
     let live = site.live().ok_or_else(|| {
         Problem::refused(
             "There is nothing to go back from",
@@ -70,7 +81,16 @@ pub fn switch_back<N: Node>(
         parked.version.as_str(),
         Mode::Warm,
     );
-    Ok(warm::switch(node, live.id, parked.id, deadline, report))
+    let (drain, notes) = match terms.drain(site, deadline) {
+        Ok(both) => both,
+        Err(why) => return Ok(refused(report, &why)),
+    };
+    let mut report = warm::switch(node, live.id, parked.id, &drain, report);
+    report.warnings.extend(notes);
+    if report.outcome == Outcome::Switched {
+        soak::stay(node, parked.id, &mut report);
+    }
+    Ok(report)
 }
 
 fn or_none(versions: &[&str]) -> String {

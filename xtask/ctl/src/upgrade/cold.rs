@@ -5,11 +5,14 @@
 //! *abandon* and *adopt* only system calls on memory, on the control device and on the kernel's module
 //! table are made; both files are in memory before it begins.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use atom_abi::control::{outcome, phase};
 
+use super::attempt::attempt;
 use super::{insert_payload, outcome_of_failed, remedy_of_failed, Plan};
+use crate::drain::Drain;
+use crate::kmod;
 use crate::module_file::ModuleFile;
 use crate::node::Node;
 use crate::report::{failure_of, Outcome, UpgradeReport};
@@ -28,7 +31,7 @@ pub(super) fn run<N: Node>(
     plan: &Plan,
     old: &ModuleFile,
     schema: u32,
-    deadline: Duration,
+    drain: &Drain,
     report: UpgradeReport,
 ) -> UpgradeReport {
     let critical = match node.enter_critical() {
@@ -37,7 +40,7 @@ pub(super) fn run<N: Node>(
             return report.end(Outcome::Refused, Some(problem.in_one_line())).advise(problem.remedy)
         }
     };
-    let mut report = hand_over(node, plan, old, schema, deadline, report);
+    let mut report = hand_over(node, plan, old, schema, drain, report);
     drop(critical);
     if report.phases_us.get(phase::NAMES[phase::HELD]).is_some() {
         report.settle_held();
@@ -50,10 +53,10 @@ fn hand_over<N: Node>(
     plan: &Plan,
     old: &ModuleFile,
     schema: u32,
-    deadline: Duration,
+    drain: &Drain,
     mut report: UpgradeReport,
 ) -> UpgradeReport {
-    match node.abandon(schema, deadline) {
+    match attempt(node, |node| node.abandon(schema, *drain)) {
         Ok(handoff) => {
             report.absorb(&handoff);
             if handoff.outcome != outcome::DONE {
@@ -71,8 +74,13 @@ fn hand_over<N: Node>(
     // Its time is known at the end; the tool's own steps lie within it and are listed behind it.
     report.phases_us.set(phase::NAMES[phase::HELD], 0);
     if let Err(problem) = timed(&mut report, RMMOD, || node.remove(&old.name)) {
-        let left = Old::Registered(plan.live.id);
-        return go_back(node, old, left, problem.in_one_line(), report);
+        // A payload that was given up may never let go of its module, and cannot adopt any more.
+        let beside = kmod::normalised(&old.name) != kmod::normalised(&plan.target.name);
+        if !(drain.forsake && beside) {
+            let left = Old::Registered(plan.live.id);
+            return go_back(node, old, left, problem.in_one_line(), report);
+        }
+        report.warnings.push(problem.in_one_line());
     }
     let candidate = match timed(&mut report, INSMOD, || insert_payload(node, &plan.target)) {
         Ok(id) => id,

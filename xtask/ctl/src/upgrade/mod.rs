@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | warm | insert the new module, switch, remove the old module | Atom undoes the switch, the new module is removed |
 //! | cold | abandon, remove the old module, insert the new one, adopt | the old file is inserted again and adopts |
+//! | recover | what is left to do where a tool has died on one of these ways | it can be tried again |
 //!
 //! The cold way holds I/O from the abandon to the adopt. Between them nothing is read from a disk.
 
@@ -19,20 +20,30 @@ use crate::node::Node;
 use crate::places::Places;
 use crate::problem::Result;
 use crate::report::{Mode, Outcome, UpgradeReport};
+use terms::Settled;
 
+mod attempt;
 mod back;
 mod candidate;
 mod cold;
 #[cfg(test)]
 mod fake_node;
 mod plan;
+mod recover;
+mod soak;
+#[cfg(test)]
+mod soak_tests;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod warm;
+mod watch;
 
-pub use back::{choose_parked, switch_back};
+pub use back::{choose_parked, switch_back, switch_back_on};
 pub use candidate::{insert_payload, registered};
 pub use plan::{Plan, Way};
+pub use recover::{recover, Choice, Files, Wish};
+pub use terms::{Soak, Terms, DEFAULT_STALL};
 
 /// What can be chosen about an upgrade.
 #[derive(Clone, Debug)]
@@ -75,6 +86,17 @@ impl Site {
 /// Upgrades to the payload in the file `target`. What became of it stands in the report; an error
 /// means that Atom could not be asked at all, and that nothing has changed.
 pub fn run<N: Node>(node: &N, target: &Path, options: &Options) -> Result<UpgradeReport> {
+    run_on(node, target, options, &Terms::default())
+}
+
+/// The same on other terms than the usual ones.
+pub fn run_on<N: Node>(
+    node: &N,
+    target: &Path,
+    options: &Options,
+    terms: &Terms,
+) -> Result<UpgradeReport> {
+    let _claim = node.claim()?;
     let site = Site::survey(node)?;
     let from = site.live().map_or("", |live| live.version.as_str());
     let file = match ModuleFile::read(target) {
@@ -93,23 +115,28 @@ pub fn run<N: Node>(node: &N, target: &Path, options: &Options) -> Result<Upgrad
             None => options.places.read(live.module.as_str()),
         }),
     };
+    let settled = match terms.settle(node, &site, options.deadline, options.mode)? {
+        Ok(settled) => settled,
+        Err(why) => return Ok(refused(report, &why)),
+    };
     let plan = Plan::new(node, &site, file, old, options.keep_parked);
     Ok(match plan {
-        Ok(plan) => carry_out(node, &plan, options.deadline, report),
+        Ok(plan) => carry_out(node, &plan, &settled, report),
         Err(why) => refused(report, &why),
     })
 }
 
-/// Carries out a plan.
-pub fn carry_out<N: Node>(
+/// Carries out a plan on settled terms.
+fn carry_out<N: Node>(
     node: &N,
     plan: &Plan,
-    deadline: Duration,
-    report: UpgradeReport,
+    settled: &Settled,
+    mut report: UpgradeReport,
 ) -> UpgradeReport {
+    report.warnings.extend(settled.notes.iter().cloned());
     match &plan.way {
-        Way::Warm(way) => warm::run(node, plan, way, deadline, report),
-        Way::Cold { old, schema } => cold::run(node, plan, old, *schema, deadline, report),
+        Way::Warm(way) => warm::run(node, plan, way, settled, report),
+        Way::Cold { old, schema } => cold::run(node, plan, old, *schema, &settled.drain, report),
     }
 }
 
@@ -134,6 +161,10 @@ fn remedy_of_failed(report: &Report) -> &'static str {
         reason::DEADLINE => {
             "find out why the requests named as blockers do not end, or give a longer --deadline"
         }
+        reason::NO_PROMISE => {
+            "its requests cannot be taken back: wait with a longer --deadline, or give it up with --forsake"
+        }
+        reason::NO_CHECKPOINT => "it has to be asked: leave out --forsake",
         reason::NO_MEMORY => "free memory and try again",
         reason::SCHEMA => "go through a version in between that knows both schemas",
         _ => "read the kernel log (dmesg), where the payload says more",

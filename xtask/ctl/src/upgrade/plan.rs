@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! What an upgrade is going to do: decided while nothing has changed.
 
-use atom_abi::control::PayloadInfo;
+use atom_abi::control::{payload_state, PayloadInfo};
 use atom_abi::lifecycle::Place;
 use atom_abi::version::{common_schema, SchemaRange};
 
@@ -62,6 +62,15 @@ impl Plan {
             }),
             Some(old) => {
                 let old = old?;
+                if live.state == payload_state::DEAD {
+                    return Err(Refused::situation(
+                        format!(
+                            "payload {} is dead, and its module cannot be removed",
+                            live.version
+                        ),
+                        "upgrade without --cold, to a module of another name",
+                    ));
+                }
                 check_old(node, site, &live, &old)?;
                 check_cold_target(node, site, &live, &target)?;
                 let schema = cold_schema(&live, &target)?;

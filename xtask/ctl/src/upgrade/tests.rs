@@ -7,20 +7,20 @@ use atom_abi::control::payload_state;
 use atom_abi::version::SchemaRange;
 
 use super::fake_node::{FakeNode, Step};
-use super::{carry_out, refused, Plan, Site};
+use super::{carry_out, refused, Plan, Site, Terms};
 use crate::module_file::test_file::{stamp, TestFile};
 use crate::module_file::ModuleFile;
 use crate::node::Node;
 use crate::report::{Mode, Outcome, UpgradeReport};
 
-const OLD: &str = "payload_1_0_0";
-const NEW: &str = "payload_1_1_0";
+pub(super) const OLD: &str = "payload_1_0_0";
+pub(super) const NEW: &str = "payload_1_1_0";
 
-fn file(version: &str) -> ModuleFile {
+pub(super) fn file(version: &str) -> ModuleFile {
     TestFile::payload(version).parse().unwrap()
 }
 
-fn machine() -> FakeNode {
+pub(super) fn machine() -> FakeNode {
     FakeNode::with_live(&file("1.0.0"))
 }
 
@@ -30,12 +30,26 @@ fn upgrade(
     old: Option<ModuleFile>,
     keep_parked: bool,
 ) -> UpgradeReport {
+    upgrade_on(node, target, old, keep_parked, &Terms::default())
+}
+
+pub(super) fn upgrade_on(
+    node: &FakeNode,
+    target: ModuleFile,
+    old: Option<ModuleFile>,
+    keep_parked: bool,
+    terms: &Terms,
+) -> UpgradeReport {
     let site = Site::survey(node).unwrap();
     let mode = if old.is_some() { Mode::Cold } else { Mode::Warm };
     let from = node.serving();
     let report = UpgradeReport::begin(&site.release, &from, target.version(), mode);
+    let settled = match terms.settle(node, &site, Duration::from_secs(5), mode).unwrap() {
+        Ok(settled) => settled,
+        Err(why) => return refused(report, &why),
+    };
     match Plan::new(node, &site, target, old.map(Ok), keep_parked) {
-        Ok(plan) => carry_out(node, &plan, Duration::from_secs(5), report),
+        Ok(plan) => carry_out(node, &plan, &settled, report),
         Err(why) => refused(report, &why),
     }
 }
@@ -55,7 +69,7 @@ fn a_warm_upgrade_commits_and_unloads_the_old_payload() {
     assert_eq!(report.outcome, Outcome::Committed);
     assert_eq!(report.reason, None);
     assert_eq!(node.serving(), "1.1.0");
-    assert_eq!(node.modules(), [NEW]);
+    assert_eq!(node.loaded(), [NEW]);
     assert_eq!((report.from.as_str(), report.to.as_str()), ("1.0.0", "1.1.0"));
     assert_eq!(report.pause_us, 1300);
     assert_eq!(report.image_schema, Some(2));
@@ -66,7 +80,7 @@ fn a_warm_upgrade_that_keeps_the_old_payload_parks_it() {
     let node = machine();
     let report = upgrade(&node, file("1.1.0"), None, true);
     assert_eq!(report.outcome, Outcome::Switched);
-    assert_eq!(node.modules(), [OLD, NEW]);
+    assert_eq!(node.loaded(), [OLD, NEW]);
     assert!(report.remedy.unwrap().contains("rollback"));
 }
 
@@ -101,7 +115,7 @@ fn a_warm_upgrade_undone_at_the_deadline_leaves_the_old_payload_and_names_the_bl
     assert_eq!(report.owed, Some(1));
     assert_eq!(report.blockers[0].tag, 9);
     assert_eq!(node.serving(), "1.0.0");
-    assert_eq!(node.modules(), [OLD]);
+    assert_eq!(node.loaded(), [OLD]);
     assert_eq!(warm(&node).outcome, Outcome::Committed);
 }
 
@@ -112,7 +126,7 @@ fn a_candidate_that_does_not_adopt_is_rolled_back_and_unloaded() {
     let report = warm(&node);
     assert_eq!(report.outcome, Outcome::RolledBack);
     assert_eq!(node.serving(), "1.0.0");
-    assert_eq!(node.modules(), [OLD]);
+    assert_eq!(node.loaded(), [OLD]);
 }
 
 #[test]
@@ -123,7 +137,7 @@ fn a_candidate_that_does_not_prepare_or_load_is_refused() {
         let report = warm(&node);
         assert_eq!(report.outcome, Outcome::Refused, "{step:?}");
         assert_eq!(report.outcome.exit().code(), 3);
-        assert_eq!(node.modules(), [OLD]);
+        assert_eq!(node.loaded(), [OLD]);
     }
 }
 
@@ -133,7 +147,7 @@ fn an_undone_upgrade_leaves_a_candidate_that_somebody_else_loaded() {
     node.insert(&file("1.1.0").bytes).unwrap();
     node.fail(Step::Drain, 1);
     assert_eq!(warm(&node).outcome, Outcome::Aborted);
-    assert_eq!(node.modules(), [OLD, NEW]);
+    assert_eq!(node.loaded(), [OLD, NEW]);
 }
 
 #[test]
@@ -191,7 +205,7 @@ fn a_cold_upgrade_replaces_a_module_of_the_same_name() {
     let report = upgrade(&node, new, Some(old), false);
     assert_eq!(report.outcome, Outcome::Committed);
     assert_eq!(node.serving(), "1.1.0");
-    assert_eq!(node.modules(), ["payload"]);
+    assert_eq!(node.loaded(), ["payload"]);
 }
 
 #[test]
@@ -214,7 +228,7 @@ fn a_cold_upgrade_goes_back_from_every_step_and_succeeds_when_it_is_tried_again(
         assert_eq!(report.outcome, Outcome::RolledBack, "{step:?}");
         assert_eq!(report.outcome.exit().code(), 1);
         assert_eq!(node.serving(), "1.0.0", "{step:?}");
-        assert_eq!(node.modules(), [OLD], "{step:?}");
+        assert_eq!(node.loaded(), [OLD], "{step:?}");
         assert_eq!(cold(&node).outcome, Outcome::Committed, "{step:?}");
     }
 }

@@ -1,0 +1,654 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A block device on blk-mq: its gate, its slot, its requests.
+
+use core::mem::size_of;
+use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use kernel::prelude::*;
+use kernel::str::CString;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+use kernel::{bindings, ffi};
+
+use crate::abi::control::{policy, stage, Blocker};
+use crate::abi::device::{feature, DeviceSpec, DEFAULT_QUEUE_DEPTH};
+use crate::abi::request::{
+    flags, reissue, stage_of, status, timeout, Owner, Ownership, Reissue, Request,
+};
+use crate::calls;
+use crate::handles::Handles;
+use crate::slot::{Seat, Slot};
+
+/// What lies behind each `struct request`: what the payload sees, and what it does not.
+#[repr(C)]
+struct Record {
+    request: Request,
+    /// Jiffies at which the payload got it; only where it is asked about requests that take long, because
+    /// the block layer's own number changes then.
+    claimed: ffi::c_ulong,
+}
+
+type QueueRq = unsafe extern "C" fn(u64, *mut Request) -> u32;
+
+/// A block device: its tag set, its gendisk, its slot.
+///
+/// The hot fields come first: a dispatch reads one cache line of it and writes none.
+#[repr(C)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct Disk {
+    slot: Slot,
+    id: u32,
+    opens: Handles,
+    /// Null until there is one.
+    gendisk: AtomicPtr<bindings::gendisk>,
+    /// Requests that have ended with an error.
+    errors: AtomicU64,
+    /// Requests that were left as they are, for ever.
+    left: AtomicU32,
+    /// The payload is asked about requests that take long.
+    asks: AtomicBool,
+    #[pin]
+    tag_set: Opaque<bindings::blk_mq_tag_set>,
+}
+
+// SAFETY: The atomics may be shared; tag set and gendisk are the kernel's and have their own locks.
+unsafe impl Send for Disk {}
+// SAFETY: As above.
+unsafe impl Sync for Disk {}
+
+static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(bindings::blk_mq_ops {
+    queue_rq: Some(queue_rq),
+    timeout: Some(timed_out),
+    ..pin_init::zeroed()
+});
+
+static DISK_OPS: super::Table<bindings::block_device_operations> =
+    super::Table(bindings::block_device_operations {
+        // The owner makes every open handle a reference on Atom: `rmmod atom` says busy.
+        owner: crate::THIS_MODULE.as_ptr(),
+        open: Some(open),
+        release: Some(release),
+        ..pin_init::zeroed()
+    });
+
+/// Requests that a payload owes, by the stages of a drain in which they are waited for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Owed {
+    stages: [u32; stage::COUNT],
+    /// Nanoseconds since the oldest was handed over, to a jiffy.
+    pub(crate) oldest_ns: u64,
+}
+
+impl Owed {
+    /// Of one stage.
+    pub(crate) fn of(&self, stage: usize) -> u32 {
+        self.stages.get(stage).copied().unwrap_or(0)
+    }
+
+    /// Of all stages.
+    pub(crate) fn total(&self) -> u32 {
+        self.stages.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Adds what another device owes.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for (count, more) in self.stages.iter_mut().zip(other.stages) {
+            *count = count.saturating_add(more);
+        }
+        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
+    }
+
+    fn add(&mut self, stage: usize) {
+        if let Some(count) = self.stages.get_mut(stage) {
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
+impl Disk {
+    /// Allocates tag set, queue and gendisk, with the gate open and the slot empty. Sleeps.
+    pub(crate) fn create(id: u32, spec: &DeviceSpec) -> Result<Arc<Self>> {
+        let tag_set = bindings::blk_mq_tag_set {
+            ops: addr_of!(MQ_OPS.0),
+            nr_hw_queues: match spec.hw_queues {
+                // SAFETY: The kernel sets the number once, when it boots.
+                0 => unsafe { bindings::nr_cpu_ids },
+                queues => queues.into(),
+            },
+            queue_depth: match spec.queue_depth {
+                0 => DEFAULT_QUEUE_DEPTH.into(),
+                depth => depth.into(),
+            },
+            cmd_size: size_of::<Record>() as u32,
+            numa_node: bindings::NUMA_NO_NODE,
+            timeout: super::to_jiffies(patience_ns(spec)) as u32,
+            // STACKING: a processor that goes offline must not wait for requests that are held, because
+            // the task that takes it down holds a lock that loading a module needs
+            // (`blk_mq_hctx_notify_offline`). The record of a request outlives it without a scheduler.
+            flags: bindings::BLK_MQ_F_STACKING | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT,
+            ..pin_init::zeroed()
+        };
+        let disk = Arc::pin_init(
+            try_pin_init!(Self {
+                slot: Slot::empty(),
+                id,
+                opens: Handles::none(),
+                gendisk: AtomicPtr::new(null_mut()),
+                errors: AtomicU64::new(0),
+                left: AtomicU32::new(0),
+                asks: AtomicBool::new(spec.timeout_ms != 0),
+                tag_set <- Opaque::try_ffi_init(|slot: *mut bindings::blk_mq_tag_set| {
+                    // SAFETY: The slot is valid for writes and pinned.
+                    unsafe {
+                        slot.write(tag_set);
+                        kernel::error::to_result(bindings::blk_mq_alloc_tag_set(slot))
+                    }
+                }),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        let name = CString::try_from_fmt(fmt!("atom{id}"))?;
+        let this: *mut ffi::c_void = addr_of!(*disk).cast_mut().cast();
+        // SAFETY: All bits zero are a value of the limits.
+        let mut limits: bindings::queue_limits = unsafe { core::mem::zeroed() };
+        set_limits(&mut limits, spec);
+        // SAFETY: The tag set is allocated; the disk, which is pinned in its `Arc`, outlives the queue.
+        let gendisk = kernel::error::from_err_ptr(unsafe {
+            let class = kernel::static_lock_class!().as_ptr();
+            bindings::__blk_mq_alloc_disk(disk.tag_set.get(), &mut limits, this, class)
+        })?;
+        disk.gendisk.store(gendisk, Ordering::Release);
+        // SAFETY: The gendisk is not added yet, so this is its only user.
+        unsafe {
+            (*gendisk).fops = addr_of!(DISK_OPS.0);
+            (*gendisk).private_data = this;
+            let to = (*gendisk).disk_name.iter_mut();
+            to.zip(name.to_bytes()).for_each(|(to, from)| *to = *from);
+            bindings::set_capacity(gendisk, spec.capacity_sectors);
+            bindings::set_disk_ro(gendisk, spec.features & feature::READ_ONLY != 0);
+        }
+        Ok(disk)
+    }
+
+    /// Makes the device visible; partitions are read from it here. Sleeps.
+    pub(crate) fn add(&self) -> Result {
+        // SAFETY: The gendisk is complete and is added once.
+        kernel::error::to_result(unsafe {
+            bindings::device_add_disk(null_mut(), self.gendisk(), null_mut())
+        })
+    }
+
+    /// Takes the device away again, after [`Disk::add`] has succeeded and [`Handles::refuse`]. When
+    /// it returns, every request has ended and the device's name is free. Sleeps.
+    pub(crate) fn remove(&self) {
+        // SAFETY: The gendisk was added; nobody has it open, so nothing calls back later.
+        unsafe { bindings::del_gendisk(self.gendisk()) };
+    }
+
+    /// Changes a device whose gate is open to another spec, as the block layer and whoever has it open see
+    /// it. Waits for its requests, for at most `wait_ns`: `ETIMEDOUT`, and nothing has changed; `EBUSY`
+    /// where one will never end. Sleeps.
+    pub(crate) fn change(&self, spec: &DeviceSpec, wait_ns: u64) -> Result {
+        if self.left() != 0 {
+            return Err(EBUSY);
+        }
+        let (gendisk, queue) = (self.gendisk(), self.queue());
+        // SAFETY:
+        // - Disk and queue exist as long as `self`.
+        // - The locks are taken in the order of the block layer's own `queue_limits_commit_update_frozen`:
+        //   limits, then freeze; `queue_limits_commit_update` gives the first one back, also on an error.
+        // - In a frozen queue there are no requests.
+        unsafe {
+            bindings::mutex_lock(addr_of_mut!((*queue).limits_lock));
+            let mut limits = (*queue).limits;
+            set_limits(&mut limits, spec);
+            let _no_io = super::NoIo::enter();
+            bindings::blk_freeze_queue_start(queue);
+            let jiffies = super::to_jiffies(wait_ns).saturating_add(1);
+            let frozen = bindings::blk_mq_freeze_queue_wait_timeout(queue, jiffies) != 0;
+            let result = if frozen {
+                let error = bindings::queue_limits_commit_update(queue, &mut limits);
+                if error == 0 {
+                    let patience = super::to_jiffies(patience_ns(spec)) as u32;
+                    bindings::blk_queue_rq_timeout(queue, patience);
+                    self.asks.store(spec.timeout_ms != 0, Ordering::Relaxed);
+                }
+                kernel::error::to_result(error)
+            } else {
+                bindings::mutex_unlock(addr_of_mut!((*queue).limits_lock));
+                Err(ETIMEDOUT)
+            };
+            bindings::blk_mq_unfreeze_queue_nomemrestore(queue);
+            if result.is_ok() {
+                bindings::set_capacity_and_notify(gendisk, spec.capacity_sectors);
+                bindings::set_disk_ro(gendisk, spec.features & feature::READ_ONLY != 0);
+            }
+            result
+        }
+    }
+
+    fn gendisk(&self) -> *mut bindings::gendisk {
+        self.gendisk.load(Ordering::Acquire)
+    }
+
+    fn queue(&self) -> *mut bindings::request_queue {
+        // SAFETY: Every `Disk` that `create` has returned has a gendisk, and a gendisk has a queue.
+        unsafe { (*self.gendisk()).queue }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Open handles.
+    pub(crate) fn opens(&self) -> &Handles {
+        &self.opens
+    }
+
+    /// What it has of the live payload. Changed while the gate is closed or the disk not added yet.
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Requests that have ended with an error.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were left as they are, for ever.
+    pub(crate) fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Hardware queues and requests in each.
+    pub(crate) fn shape(&self) -> (u32, u32) {
+        // SAFETY: Written in `allocate`, before anybody else had the disk.
+        unsafe { ((*self.tag_set.get()).nr_hw_queues, (*self.tag_set.get()).queue_depth) }
+    }
+
+    /// Holds what is dispatched from here on; complete after [`super::grace_period`]. Does not sleep.
+    pub(crate) fn close_gate(&self) {
+        // SAFETY: The queue exists as long as `self`.
+        unsafe { bindings::blk_mq_quiesce_queue_nowait(self.queue()) };
+    }
+
+    /// Dispatches what was held. Once for each [`Disk::close_gate`].
+    pub(crate) fn open_gate(&self) {
+        // SAFETY: As in `close_gate`.
+        unsafe { bindings::blk_mq_unquiesce_queue(self.queue()) };
+    }
+
+    /// Calls `visit` for each request that a payload owns, until it returns false. Does not sleep.
+    fn each_owned(&self, visit: &mut dyn FnMut(*mut bindings::request, &Request) -> bool) {
+        let mut visit = visit;
+        // SAFETY: The tag set is allocated; the callback takes its data as what is passed here.
+        unsafe {
+            bindings::blk_mq_tagset_busy_iter(
+                self.tag_set.get(),
+                Some(visit_request),
+                addr_of_mut!(visit).cast(),
+            )
+        };
+    }
+
+    /// Counts the requests that a payload owns.
+    pub(crate) fn owed(&self) -> Owed {
+        let mut owed = Owed::default();
+        self.each_owned(&mut |request, record| {
+            owed.add(stage_of(record.op));
+            owed.oldest_ns = owed.oldest_ns.max(self.age_ns(request));
+            true
+        });
+        owed
+    }
+
+    /// True when a payload owns a request of that stage.
+    pub(crate) fn owes(&self, stage: usize) -> bool {
+        let mut found = false;
+        self.each_owned(&mut |_, record| {
+            // False ends the walk over one hardware queue only.
+            found |= stage_of(record.op) == stage;
+            !found
+        });
+        found
+    }
+
+    /// Names the requests that a payload owns. Returns how many were named.
+    pub(crate) fn name_owed(&self, blockers: &mut [Blocker]) -> usize {
+        let mut named = 0;
+        self.each_owned(&mut |request, record| {
+            let Some(blocker) = blockers.get_mut(named) else {
+                return false;
+            };
+            *blocker = Blocker {
+                sector: record.sector,
+                age_ns: self.age_ns(request),
+                bytes: record.bytes,
+                device: self.id,
+                tag: record.tag,
+                hctx: record.hctx,
+                op: record.op,
+                flags: record.flags,
+            };
+            named += 1;
+            true
+        });
+        named
+    }
+
+    /// Takes every request back that a payload owns, and does with it what the policy says. The gate is
+    /// closed, so what is to be reissued waits in the block layer. Returns how many. Does not sleep.
+    pub(crate) fn take_back(&self, at_deadline: u32) -> u32 {
+        let mut taken: u32 = 0;
+        self.each_owned(&mut |request, record| {
+            if !record.ownership.revoke() {
+                // Its end came first.
+                return true;
+            }
+            taken = taken.saturating_add(1);
+            // SAFETY: The request is the block layer's and nobody else's again; the walk holds it.
+            unsafe {
+                match (at_deadline, reissue(record.op)) {
+                    (policy::REISSUE, Reissue::Replay) => {
+                        bindings::blk_mq_requeue_request(request, false);
+                    }
+                    (policy::REISSUE, Reissue::Done) => {
+                        record.ownership.free();
+                        bindings::blk_mq_end_request(request, status::OK as u8);
+                    }
+                    (policy::LEAVE, _) => {
+                        self.left.fetch_add(1, Ordering::Relaxed);
+                    }
+                    _ => {
+                        self.errors.fetch_add(1, Ordering::Relaxed);
+                        record.ownership.free();
+                        bindings::blk_mq_end_request(request, status::TIMEOUT as u8);
+                    }
+                }
+            }
+            true
+        });
+        if taken != 0 {
+            // SAFETY: The queue exists as long as `self`.
+            unsafe { bindings::blk_mq_kick_requeue_list(self.queue()) };
+        }
+        taken
+    }
+
+    /// Gives the requests that a payload still owns as much more time as the gate was closed.
+    pub(crate) fn refresh_timers(&self, paused_ns: u64) {
+        let jiffies = super::to_jiffies(paused_ns).saturating_add(1);
+        self.each_owned(&mut |request, _| {
+            // SAFETY: The walk holds the request; the block layer writes the field the same way, and a
+            // timeout that reads the old value only looks again.
+            unsafe {
+                let deadline = addr_of_mut!((*request).deadline);
+                deadline.write_volatile(deadline.read_volatile().wrapping_add(jiffies));
+                let claimed = addr_of_mut!((*record_of(request).cast::<Record>()).claimed);
+                claimed.write_volatile(claimed.read_volatile().wrapping_add(jiffies));
+            }
+            true
+        });
+    }
+
+    /// Nanoseconds since the request was handed to a payload, to a jiffy. Time in which the gate was closed
+    /// is not counted.
+    fn age_ns(&self, request: *mut bindings::request) -> u64 {
+        // SAFETY: The walk holds the request; the fields are numbers that were written before it was claimed.
+        unsafe {
+            let started = if self.asks.load(Ordering::Relaxed) {
+                addr_of!((*record_of(request).cast::<Record>()).claimed).read_volatile()
+            } else {
+                let deadline = addr_of!((*request).deadline).read_volatile();
+                deadline.wrapping_sub((*request).timeout as ffi::c_ulong)
+            };
+            let age = jiffies().wrapping_sub(started);
+            // What was refreshed by more than its age is new.
+            match ffi::c_long::try_from(age) {
+                Ok(_) => bindings::jiffies64_to_nsecs(age as u64),
+                Err(_) => 0,
+            }
+        }
+    }
+}
+
+/// For how long a request may be owed before the block layer asks [`timed_out`].
+fn patience_ns(spec: &DeviceSpec) -> u64 {
+    match spec.timeout_ms {
+        // Nobody is asked; the age of a request is counted by it, see `age_ns`.
+        0 => 3_600_000_000_000,
+        ms => u64::from(ms).saturating_mul(1_000_000),
+    }
+}
+
+/// The kernel's clock of ticks. Any context.
+#[inline]
+fn jiffies() -> ffi::c_ulong {
+    // SAFETY: A number that the kernel writes as a whole.
+    unsafe { addr_of!(bindings::jiffies).read_volatile() }
+}
+
+/// Returns false when the walk has seen enough.
+///
+/// # Safety
+///
+/// For [`Disk::each_owned`] only: `data` is its closure, and the block layer holds the request.
+unsafe extern "C" fn visit_request(
+    request: *mut bindings::request,
+    data: *mut ffi::c_void,
+) -> bool {
+    // SAFETY: By the function's contract. What is read of the record was written before the request was
+    // claimed.
+    unsafe {
+        let visit = &mut *data.cast::<&mut dyn FnMut(*mut bindings::request, &Request) -> bool>();
+        let record = &*record_of(request);
+        record.ownership.read().1 != Owner::Payload || visit(request, record)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Disk {
+    fn drop(self: Pin<&mut Self>) {
+        let gendisk = self.gendisk();
+        // SAFETY: The gendisk, if there is one, was removed or never added; the tag set was allocated
+        // when `self` came to be, and nothing but the gendisk's queue uses it.
+        unsafe {
+            if !gendisk.is_null() {
+                bindings::put_disk(gendisk);
+            }
+            bindings::blk_mq_free_tag_set(self.tag_set.get());
+        }
+    }
+}
+
+/// Sets what a spec says, and leaves the rest, which may be the user's.
+fn set_limits(limits: &mut bindings::queue_limits, spec: &DeviceSpec) {
+    let discards = spec.discard_granularity_bytes != 0;
+    limits.features = (limits.features & !feature::KERNEL) | (spec.features & feature::KERNEL);
+    limits.logical_block_size = spec.logical_block_bytes;
+    limits.physical_block_size = spec.physical_block_bytes;
+    limits.max_hw_sectors = spec.max_sectors;
+    limits.max_segments = spec.max_segments as u16;
+    limits.max_hw_discard_sectors = if discards { spec.max_discard_sectors } else { 0 };
+    limits.discard_granularity = spec.discard_granularity_bytes;
+    limits.max_write_zeroes_sectors = spec.max_write_zeroes_sectors;
+}
+
+/// The record of a request of one of our tag sets.
+#[inline]
+fn record_of(request: *mut bindings::request) -> *mut Request {
+    request.wrapping_add(1).cast()
+}
+
+/// Context: RCU read side of a dispatch, must not sleep.
+///
+/// # Safety
+///
+/// For the block layer only, which passes objects of a `Disk`.
+unsafe extern "C" fn queue_rq(
+    hctx: *mut bindings::blk_mq_hw_ctx,
+    data: *const bindings::blk_mq_queue_data,
+) -> u8 {
+    // SAFETY: The block layer passes a queue of a `Disk` and a request of its tag set, which is ours
+    // until it is ended; the queue data is the `Disk` and outlives the queue.
+    unsafe {
+        // Whatever the gate's opening made visible is read after it; free on x86.
+        fence(Ordering::Acquire);
+        let request = (*data).rq;
+        let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
+        let record = record_of(request);
+        let Some(seated) = disk.slot.read() else {
+            return nobody(disk, record);
+        };
+        let code = ((*request).cmd_flags & ((1 << bindings::REQ_OP_BITS) - 1)) as u8;
+        if !calls::is_known_op(code) {
+            return status::NOT_SUPPORTED as u8;
+        }
+        (*record).rq = request.cast();
+        (*record).sector = (*request).__sector;
+        (*record).bytes = (*request).__data_len;
+        (*record).op = code;
+        (*record).flags = to_flags((*request).cmd_flags);
+        (*record).hctx = (*hctx).queue_num as u16;
+        (*record).tag = (*request).tag as u32;
+        (*record).device = disk.id;
+        bindings::blk_mq_start_request(request);
+        if disk.asks.load(Ordering::Relaxed) {
+            (*record.cast::<Record>()).claimed = jiffies();
+        }
+        let replay = (*record).ownership.claim(seated.epoch);
+        if replay {
+            (*record).flags |= flags::REPLAY;
+        }
+        // The gate argument: a filled slot's entry can be called here.
+        let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
+        match entry(seated.cookie, record) {
+            status::OK => status::OK as u8,
+            refused => match (*record)
+                .ownership
+                .give_back(seated.epoch, replay && refused == status::RESOURCE)
+            {
+                Ok(()) => {
+                    let status = status::to_kernel(refused);
+                    if status != status::RESOURCE as u8 {
+                        disk.errors.fetch_add(1, Ordering::Relaxed);
+                    }
+                    status
+                }
+                // It has ended the request all the same; the block layer must not end it again.
+                Err(_) => status::OK as u8,
+            },
+        }
+    }
+}
+
+/// Fails a request because nobody serves, as a dead path does: whoever has another path takes that one.
+///
+/// # Safety
+///
+/// `record` must be that of a request of the disk which is being dispatched.
+#[cold]
+unsafe fn nobody(disk: &Disk, record: *mut Request) -> u8 {
+    // A request that was taken back is no replay when its tag comes again.
+    // SAFETY: By the function's contract the record is there.
+    unsafe { (*record).ownership.free() };
+    disk.errors.fetch_add(1, Ordering::Relaxed);
+    status::TRANSPORT as u8
+}
+
+fn to_flags(cmd_flags: u32) -> u8 {
+    let ours = |bit: u32, flag: u8| if cmd_flags & (1 << bit) != 0 { flag } else { 0 };
+    ours(bindings::req_flag_bits___REQ_FUA, flags::FUA)
+        | ours(bindings::req_flag_bits___REQ_NOUNMAP, flags::NOUNMAP)
+}
+
+/// Asks the payload about a request that takes long; while the gate is closed nobody is asked, and the timer
+/// starts again. Context: the timeout work.
+///
+/// # Safety
+///
+/// For the block layer only, which passes objects of a `Disk`.
+unsafe extern "C" fn timed_out(request: *mut bindings::request) -> bindings::blk_eh_timer_return {
+    // SAFETY:
+    // - The block layer passes a request of a `Disk`'s queue and holds it.
+    // - The gate argument: on the read side, with the flag not set, the entry of a filled slot can be called.
+    unsafe {
+        let queue = (*request).q;
+        let disk = &*(*queue).queuedata.cast::<Disk>();
+        let record = record_of(request);
+        let _guard = kernel::sync::rcu::read_lock();
+        let quiesced = addr_of!((*queue).queue_flags).read_volatile()
+            & (1 << bindings::QUEUE_FLAG_QUIESCED)
+            != 0;
+        fence(Ordering::Acquire);
+        match disk.slot.timeout() {
+            Some(seated)
+                if !quiesced && (*record).ownership.read() == (seated.epoch, Owner::Payload) =>
+            {
+                let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
+                match entry(seated.cookie, record) {
+                    timeout::HANDLED => bindings::blk_eh_timer_return_BLK_EH_DONE,
+                    _ => bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
+                }
+            }
+            _ => bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
+        }
+    }
+}
+
+/// Ends a request for `atom_request_end`: false when that epoch does not own it. Any context.
+///
+/// # Safety
+///
+/// `record` must be a record of one of our tag sets.
+#[inline]
+pub(super) unsafe fn end(record: *mut Request, epoch: u64, code: u32) -> bool {
+    // SAFETY: By the function's contract: the memory exists as long as the device.
+    let ownership: &Ownership = unsafe { &(*record).ownership };
+    if ownership.end(epoch).is_err() {
+        return false;
+    }
+    let status = status::at_end(code);
+    // SAFETY: Only the call that moved the request from owned to ended comes here, so it is ended once,
+    // and until then it keeps its queue and the queue its disk.
+    unsafe {
+        let request: *mut bindings::request = (*record).rq.cast();
+        if status != status::OK as u8 {
+            let disk = &*(*(*request).q).queuedata.cast::<Disk>();
+            disk.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        bindings::blk_mq_end_request(request, status);
+    }
+    true
+}
+
+/// Context: process, under the disk's open mutex. Never waits for the payload.
+///
+/// # Safety
+///
+/// For the block layer only, which passes objects of a `Disk`.
+unsafe extern "C" fn open(gendisk: *mut bindings::gendisk, _mode: bindings::blk_mode_t) -> i32 {
+    // SAFETY: The private data is the `Disk`, which outlives the gendisk's last user.
+    let disk = unsafe { &*(*gendisk).private_data.cast::<Disk>() };
+    match disk.opens.open() {
+        true => 0,
+        false => ENXIO.to_errno(),
+    }
+}
+
+/// Context: as for [`open`].
+///
+/// # Safety
+///
+/// For the block layer only, which passes objects of a `Disk`.
+unsafe extern "C" fn release(gendisk: *mut bindings::gendisk) {
+    // SAFETY: As in `open`.
+    let disk = unsafe { &*(*gendisk).private_data.cast::<Disk>() };
+    disk.opens.release();
+}
+
+// `Seat` is named here so that the proof of `queue_rq` has its two ends in one file: what a slot is filled
+// with are entries of the type that is called.
+const _: fn(&Slot, Seat, u64) = Slot::fill;

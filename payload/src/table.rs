@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations table, and what Atom calls through it.
+//!
+//! What is here is thin: each operation turns pointers into what `ops.rs` and `commands.rs` take, and
+//! their results into what Atom is told. One argument carries most of the proofs:
+//!
+//! - **Call.** Atom calls an operation with arguments that are valid for the call (`abi/src/table.rs`).
+
+use kernel::prelude::*;
+
+use crate::abi::request::{status, Request};
+use crate::abi::table::{AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs};
+use crate::fault::{Points, Step, Variant};
+use crate::level::Table;
+use crate::pages::Io;
+use crate::shape::MAX_VOLUMES;
+use crate::sys::{self, with, Registration};
+use crate::volumes::Volumes;
+use crate::{commands, identity, ops};
+
+#[cfg(not(payload_abi = "0"))]
+use crate::abi::{
+    control::Blocker,
+    request::timeout as answer,
+    table::{adopt_flags, ResumeArgs, SuspendArgs},
+    text::Text,
+};
+
+kernel::sync::global_lock! {
+    /// Held over an operation or a command: who changes the table of volumes.
+    // SAFETY: `register` initialises it before Atom knows the payload.
+    unsafe(uninit) static TABLE_OWNER: Mutex<Volumes> = Volumes::new();
+}
+
+// SAFETY: The table is never written after it was initialised at compile time, and the module that it
+// points to may be used from all threads.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table::new(PayloadTable {
+    size: Table::BYTES,
+    scratch_bytes: identity::OFFER.scratch_bytes,
+    abi: identity::OFFER.abi,
+    layout_hash: identity::OFFER.layout_hash,
+    provides: identity::OFFER.provides,
+    requires: identity::OFFER.requires,
+    schema: identity::SCHEMA,
+    version: identity::STAMP.version,
+    module: crate::THIS_MODULE.as_ptr().cast(),
+    prepare: Some(prepare),
+    unprepare: Some(unprepare),
+    image_bytes: Some(image_bytes),
+    freeze: Some(freeze),
+    thaw: Some(thaw),
+    adopt: Some(adopt),
+    abandon: Some(abandon),
+    queue_rq: Some(queue_rq),
+    command: Some(command),
+    #[cfg(not(payload_abi = "0"))]
+    suspend: Some(suspend),
+    #[cfg(not(payload_abi = "0"))]
+    resume: Some(resume),
+    #[cfg(not(payload_abi = "0"))]
+    revoke: Some(revoke),
+    #[cfg(not(payload_abi = "0"))]
+    explain: Some(explain),
+    #[cfg(not(payload_abi = "0"))]
+    timeout: Some(timeout),
+    // Behind the table's stated size, where Atom must not look.
+    #[cfg(payload_abi = "0")]
+    suspend: None,
+    #[cfg(payload_abi = "0")]
+    resume: None,
+    #[cfg(payload_abi = "0")]
+    revoke: None,
+    #[cfg(payload_abi = "0")]
+    explain: None,
+    #[cfg(payload_abi = "0")]
+    timeout: None,
+});
+
+/// Initialises what the module's data cannot, and offers the payload to Atom. Called once, from the
+/// module's init.
+pub(crate) fn register() -> Result<Registration> {
+    // SAFETY: The module's init runs once, and nothing else runs before Atom knows the payload.
+    unsafe { TABLE_OWNER.init() };
+    Variant::init();
+    sys::register(&TABLE)
+}
+
+fn errno(result: Result) -> i32 {
+    result.map_or_else(|error| error.to_errno(), |()| 0)
+}
+
+/// Carries out an operation with the table of volumes locked.
+fn locked<R>(step: Step, operation: impl FnOnce(&mut Volumes) -> R) -> Result<R> {
+    Variant::before(step)?;
+    let mut volumes = TABLE_OWNER.lock();
+    Variant::holding(step);
+    Ok(operation(&mut volumes))
+}
+
+/// The same for an inverse, whose work is done in any case.
+fn inverse(step: Step, operation: impl FnOnce(&mut Volumes)) -> i32 {
+    let outcome = Variant::before(step);
+    let mut volumes = TABLE_OWNER.lock();
+    Variant::holding(step);
+    operation(&mut volumes);
+    errno(outcome)
+}
+
+/// A slice of bytes of Atom's; empty for a null pointer.
+///
+/// # Safety
+///
+/// A pointer that is not null must be valid for reads of that many bytes for as long as `'a`.
+unsafe fn bytes<'a>(start: *const u8, length: u64) -> Result<&'a [u8]> {
+    if start.is_null() {
+        return Ok(&[]);
+    }
+    let length = usize::try_from(length).map_err(|_| EINVAL)?;
+    // SAFETY: By the contract of this function.
+    Ok(unsafe { core::slice::from_raw_parts(start, length) })
+}
+
+/// The same for a buffer to write to.
+///
+/// # Safety
+///
+/// A pointer that is not null must be valid for reads and writes of that many bytes, by nobody else, for
+/// as long as `'a`.
+unsafe fn bytes_mut<'a>(start: *mut u8, length: u64) -> Result<&'a mut [u8]> {
+    if start.is_null() {
+        return Ok(&mut []);
+    }
+    let length = usize::try_from(length).map_err(|_| EINVAL)?;
+    // SAFETY: By the contract of this function.
+    Ok(unsafe { core::slice::from_raw_parts_mut(start, length) })
+}
+
+/// *prepare*: gets memory while the old payload serves.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::prepare`.
+unsafe extern "C" fn prepare(args: *const PrepareArgs) -> i32 {
+    // SAFETY: *Call*.
+    let devices = unsafe { (*args).devices };
+    errno(locked(Step::Prepare, |volumes| ops::prepare(volumes, devices)).and_then(|done| done))
+}
+
+/// *unprepare*.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::unprepare`.
+unsafe extern "C" fn unprepare() -> i32 {
+    inverse(Step::Unprepare, ops::unprepare)
+}
+
+/// *image_bytes*.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::image_bytes`.
+unsafe extern "C" fn image_bytes(schema: u32) -> u64 {
+    // There is no errno to return: an injected one is a bound that no image can have.
+    locked(Step::ImageBytes, |volumes| ops::bound(volumes, schema))
+        .unwrap_or_else(|error| error.to_errno() as u64)
+}
+
+/// *freeze*: exports the volumes.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::freeze`.
+unsafe extern "C" fn freeze(args: *mut FreezeArgs) -> i32 {
+    // SAFETY: *Call*: the arguments are the payload's alone until it returns.
+    let args = unsafe { &mut *args };
+    // SAFETY: *Call*: the buffer is the payload's alone until it returns.
+    let buffer = unsafe { bytes_mut(args.buffer, args.capacity) };
+    let outcome = buffer
+        .and_then(|buffer| {
+            locked(Step::Freeze, |volumes| ops::freeze(volumes, args.schema, buffer))
+        })
+        .unwrap_or_else(|error| Err((error, 0)));
+    match outcome {
+        Ok(used) => {
+            args.used = used;
+            0
+        }
+        Err((error, needed)) => {
+            args.used = needed;
+            error.to_errno()
+        }
+    }
+}
+
+/// *thaw*: nothing was changed.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::thaw`.
+unsafe extern "C" fn thaw() -> i32 {
+    inverse(Step::Thaw, |_| {})
+}
+
+/// *adopt*: imports the volumes and takes over their devices.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::adopt`.
+unsafe extern "C" fn adopt(args: *const AdoptArgs) -> i32 {
+    // SAFETY: *Call*. No reference, because an older Atom has less than the whole structure.
+    let (image, image_bytes, epoch) =
+        unsafe { ((*args).image, (*args).image_bytes, (*args).epoch) };
+    // SAFETY: *Call*.
+    let checkpoint = unsafe { is_checkpoint(args) };
+    // SAFETY: *Call*: the image stays as it is until the operation returns.
+    let outcome = unsafe { bytes(image, image_bytes) }.and_then(|content| {
+        let content = (!image.is_null()).then_some(content);
+        locked(Step::Adopt, |volumes| ops::adopt(volumes, content, epoch, checkpoint))
+    });
+    errno(outcome.and_then(|done| done))
+}
+
+/// Whether the image is older than the moment in which the payload that wrote it was cut off.
+///
+/// # Safety
+///
+/// The arguments must be as long as they say.
+#[cfg(not(payload_abi = "0"))]
+unsafe fn is_checkpoint(args: *const AdoptArgs) -> bool {
+    const END: usize = core::mem::offset_of!(AdoptArgs, flags) + core::mem::size_of::<u32>();
+    // SAFETY: By the contract of this function; the flags are read only when they are there.
+    unsafe { (*args).size as usize >= END && (*args).flags & adopt_flags::CHECKPOINT != 0 }
+}
+
+/// There are no checkpoints in 1.0.
+///
+/// # Safety
+///
+/// None.
+#[cfg(payload_abi = "0")]
+unsafe fn is_checkpoint(_args: *const AdoptArgs) -> bool {
+    false
+}
+
+/// *abandon*: drops the volumes.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::abandon`.
+unsafe extern "C" fn abandon() -> i32 {
+    inverse(Step::Abandon, ops::abandon)
+}
+
+/// *command*.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::command`.
+unsafe extern "C" fn command(args: *mut CommandArgs) -> i32 {
+    // SAFETY: *Call*: the arguments are the payload's alone until it returns.
+    let args = unsafe { &mut *args };
+    args.output_bytes = 0;
+    // SAFETY: *Call*: neither buffer changes but by the payload, and they do not overlap.
+    let buffers = unsafe {
+        bytes(args.input, args.input_bytes)
+            .and_then(|input| Ok((input, bytes_mut(args.output, args.output_capacity)?)))
+    };
+    let outcome = buffers.and_then(|(input, output)| {
+        locked(Step::Command, |volumes| commands::carry_out(volumes, input, output))
+    });
+    errno(outcome.and_then(|done| done).map(|length| args.output_bytes = length as u64))
+}
+
+/// *queue_rq*: serves a request, on the RCU read side. Does not sleep.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::queue_rq`.
+unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
+    if let Some(refused) = Variant::refuses() {
+        return refused;
+    }
+    // SAFETY: *Call*: the record was handed over just now.
+    let io = unsafe { Io::new(request) };
+    let slot = place(cookie);
+    let Some(io) = Variant::take(slot, io) else {
+        return status::OK;
+    };
+    match with(slot, |volume| volume.serve(&io)) {
+        Some(Ok(outcome)) => {
+            io.end(outcome);
+            status::OK
+        }
+        Some(Err(not_taken)) => not_taken,
+        // Atom sends what it was told to send, and for nothing else is there a volume.
+        None => status::IO,
+    }
+}
+
+/// The place of a volume, from the cookie of its device.
+fn place(cookie: u64) -> usize {
+    usize::try_from(cookie).unwrap_or(MAX_VOLUMES)
+}
+
+/// *suspend*: nothing runs without a request.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::suspend`.
+#[cfg(not(payload_abi = "0"))]
+unsafe extern "C" fn suspend(_args: *const SuspendArgs) -> i32 {
+    locked(Step::Suspend, |_| Variant::background()).unwrap_or_else(|error| error.to_errno())
+}
+
+/// *resume*: nothing has to begin again, and no volume keeps a deadline.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::resume`.
+#[cfg(not(payload_abi = "0"))]
+unsafe extern "C" fn resume(args: *const ResumeArgs) -> i32 {
+    // SAFETY: *Call*.
+    let paused_ns = unsafe { (*args).paused_ns };
+    inverse(Step::Resume, |volumes| {
+        Variant::resumed(paused_ns);
+        if Variant::CHANGES {
+            ops::checkpoint(volumes);
+        }
+    })
+}
+
+/// *revoke*: a request is carried out and ended within its dispatch, and no dispatch runs any more. So
+/// there is nothing to let go of, and nothing that could follow late.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::revoke`.
+#[cfg(not(payload_abi = "0"))]
+unsafe extern "C" fn revoke() -> i32 {
+    errno(locked(Step::Revoke, |_| Variant::revoke()))
+}
+
+/// *explain*: says why a request has not ended.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::explain`.
+#[cfg(not(payload_abi = "0"))]
+unsafe extern "C" fn explain(cookie: u64, blocker: *const Blocker, reason: *mut Text) -> i32 {
+    // SAFETY: *Call*.
+    let known = Variant::reason(place(cookie), unsafe { &*blocker });
+    let text = Text::new(known.unwrap_or("its dispatch has not returned"));
+    // SAFETY: *Call*.
+    unsafe { reason.write(text) };
+    0
+}
+
+/// *timeout*: no request is given up.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::timeout`.
+#[cfg(not(payload_abi = "0"))]
+unsafe extern "C" fn timeout(_cookie: u64, _request: *mut Request) -> u32 {
+    Variant::timed_out();
+    answer::WAIT
+}

@@ -97,18 +97,85 @@ const RULES: &[(&str, &str)] = &[
 const ORDINARY: &[&str] =
     &["Spectre V2 : WARNING:", "RETBleed: WARNING:", "Unprivileged eBPF is enabled"];
 
+/// What an allowed text begins with that stands for one whole oops; behind it comes a part of the name of the function
+/// in which it must happen.
+pub const OOPS_IN: &str = "oops in ";
+
 /// Finds every line that must not be there. A line that contains one of the `allowed` texts is passed over: scenarios
 /// list there what they provoke on purpose.
+///
+/// An allowed text such as `oops in in_adopt` is met by exactly one oops of the kernel in a function of that name. A
+/// second one, one elsewhere, or none at all is a finding.
 pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
-    log.lines()
-        .enumerate()
-        .filter(|(_, line)| !allowed.iter().any(|a| line.contains(a.as_ref())))
-        .filter(|(_, line)| !ORDINARY.iter().any(|o| line.contains(o)))
-        .filter_map(|(index, line)| {
-            let (_, meaning) = RULES.iter().find(|(text, _)| line.contains(text))?;
-            Some(Finding { line: index + 1, meaning: (*meaning).to_owned(), text: line.to_owned() })
-        })
-        .collect()
+    let lines: Vec<&str> = log.lines().collect();
+    let mut findings = Vec::new();
+    let mut passed_over = Vec::new();
+    let mut oopses = oopses(&lines);
+    for function in allowed.iter().filter_map(|text| text.as_ref().strip_prefix(OOPS_IN)) {
+        match oopses.iter().position(|oops| oops.happened_in(function)) {
+            Some(at) => passed_over.push(oopses.remove(at).lines),
+            None => findings.push(Finding {
+                line: lines.len(),
+                meaning: "an oops was expected and did not happen".to_owned(),
+                text: format!("{OOPS_IN}{function}"),
+            }),
+        }
+    }
+    let is_allowed = |index: usize, line: &str| {
+        passed_over.iter().any(|range| range.contains(&index))
+            || allowed.iter().any(|text| line.contains(text.as_ref()))
+            || ORDINARY.iter().any(|text| line.contains(text))
+    };
+    let lines = lines.iter().enumerate().filter(|(index, line)| !is_allowed(*index, line));
+    findings.extend(lines.filter_map(|(index, line)| {
+        let (_, meaning) = RULES.iter().find(|(text, _)| line.contains(text))?;
+        let text = (*line).to_owned();
+        Some(Finding { line: index + 1, meaning: (*meaning).to_owned(), text })
+    }));
+    findings.sort_by_key(|finding| finding.line);
+    findings
+}
+
+/// One report of an oops, from its first line to its end mark.
+struct Oops {
+    lines: std::ops::RangeInclusive<usize>,
+    /// The symbol of the instruction that failed.
+    symbol: String,
+}
+
+impl Oops {
+    fn happened_in(&self, function: &str) -> bool {
+        !function.is_empty() && self.symbol.contains(function)
+    }
+}
+
+/// What begins the report of a bad address, which is how an oops is provoked.
+const OOPS_BEGINS: &[&str] = &[
+    "BUG: kernel NULL pointer dereference",
+    "BUG: unable to handle page fault",
+    "Oops: general protection fault",
+];
+const OOPS_ENDS: &str = "---[ end trace";
+
+fn oopses(lines: &[&str]) -> Vec<Oops> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(begin) = first(lines, at, OOPS_BEGINS) {
+        let Some(end) = first(lines, begin, &[OOPS_ENDS]) else { break };
+        let report = &lines[begin..=end];
+        // The second `RIP:`, if there is one, is that of the system call.
+        let symbol = report.iter().find_map(|line| line.split("RIP: 0010:").nth(1));
+        let symbol = symbol.and_then(|text| text.split('+').next()).unwrap_or_default();
+        found.push(Oops { lines: begin..=end, symbol: symbol.to_owned() });
+        at = end + 1;
+    }
+    found
+}
+
+/// The first line from `at` on that contains one of the texts.
+fn first(lines: &[&str], at: usize, texts: &[&str]) -> Option<usize> {
+    let found = lines[at..].iter().position(|line| texts.iter().any(|text| line.contains(text)));
+    found.map(|offset| at + offset)
 }
 
 #[cfg(test)]
@@ -188,5 +255,46 @@ mod tests {
         let findings = scan(log, &["I/O error, dev atom0"]);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].line, 2);
+    }
+
+    /// As the kernel reports it, with the function of the failing instruction in `RIP`.
+    fn oops(symbol: &str) -> String {
+        format!(
+            "[ 1.0] BUG: kernel NULL pointer dereference, address: 0000000000000000\n\
+             [ 1.0] #PF: supervisor read access in kernel mode\n\
+             [ 1.0] Oops: Oops: 0000 [#1] SMP NOPTI\n\
+             [ 1.0] RIP: 0010:{symbol}+0x11/0x20 [payload_test_fault]\n\
+             [ 1.0] Call Trace:\n\
+             [ 1.0]  <TASK>\n\
+             [ 1.0] RIP: 0033:0x7f63327bf4f9\n\
+             [ 1.0] ---[ end trace 0000000000000000 ]---\n\
+             [ 1.0] RIP: 0010:{symbol}+0x11/0x20 [payload_test_fault]\n"
+        )
+    }
+
+    #[test]
+    fn one_oops_in_the_function_that_is_named_is_allowed() {
+        let log = oops("_RNvNtCs123_12payload_main5fault8in_adopt");
+        assert_eq!(scan(&log, &["oops in in_adopt"]), []);
+        assert!(!scan(&log, NONE).is_empty());
+    }
+
+    #[test]
+    fn a_second_oops_one_elsewhere_or_none_at_all_is_found() {
+        let twice = [oops("in_adopt"), oops("in_adopt")].concat();
+        let findings = scan(&twice, &["oops in in_adopt"]);
+        assert_eq!(findings.first().map(|finding| finding.line), Some(10));
+        let elsewhere = scan(&oops("blk_mq_end_request"), &["oops in in_adopt"]);
+        assert!(elsewhere.iter().any(|finding| finding.meaning == "a null pointer was followed"));
+        assert_eq!(scan("fine\n", &["oops in in_adopt"]).len(), 1);
+        assert!(!scan(&oops("in_adopt"), &["oops in "]).is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_complains_about_beside_an_allowed_oops_is_found() {
+        let log = oops("in_adopt") + "[ 2.0] BUG: scheduling while atomic: fio/1/0x00000002\n";
+        let findings = scan(&log, &["oops in in_adopt"]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].line, 10);
     }
 }

@@ -6,10 +6,19 @@
 //! is what runs inside.
 
 pub mod demo;
+pub mod echo;
 pub mod guest;
+pub mod kept;
 pub mod kernel_log;
 pub mod link;
 pub mod load;
+pub mod new_root;
+pub mod pressure;
+pub mod queue;
+pub mod random;
 pub mod scenarios;
 pub mod site;
+pub mod spare;
+pub mod trace;
+pub mod variant;
 pub mod wait;

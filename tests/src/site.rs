@@ -11,11 +11,17 @@ use atomctl::module_file::ModuleFile;
 use atomctl::node::{Local, Node};
 use atomctl::places::Places;
 use atomctl::report::{Mode, Outcome, UpgradeReport};
-use atomctl::upgrade::{self, insert_payload, Options};
+use atomctl::upgrade::{self, insert_payload, registered, Options};
 use atomctl::volume::{self, Create, Kind};
 
 /// Where the modules are on a guest.
 pub const MODULES: &str = "/lib/atom";
+
+/// What the version of the template begins with.
+const TEMPLATE: &str = "template-";
+
+/// What the version of a test variant begins with.
+const VARIANT: &str = "9.0.0-";
 
 /// What a volume is to be; zeroes leave the choice to the payload.
 #[derive(Clone, Copy, Debug)]
@@ -76,20 +82,32 @@ impl Site {
         &self.node
     }
 
-    /// The file of a payload: a release, or a test variant by its short name.
+    /// The file of a payload: a release, the template, or a test variant by its version or by what its version ends with.
     pub fn file(&self, version: &str) -> PathBuf {
-        let release = version.bytes().next().is_some_and(|first| first.is_ascii_digit());
-        if release {
-            self.modules.join(format!("{}.ko", module_of(version)))
-        } else {
-            self.modules.join(format!("test/payload_test_{version}.ko"))
-        }
+        let module = module_of(version);
+        let test = module.starts_with("payload_t");
+        self.modules.join(format!("{}{module}.ko", if test { "test/" } else { "" }))
     }
 
     /// Inserts a payload and returns its identity.
     pub fn insert(&self, file: &Path) -> Result<u32> {
         let module = ModuleFile::read(file).map_err(|why| anyhow::anyhow!("{why}"))?;
         Ok(insert_payload(&self.node, &module)?)
+    }
+
+    /// Inserts a payload with module parameters, as `fault_step=7 fault_times=1`, and returns its identity.
+    pub fn insert_with(&self, file: &Path, params: &str) -> Result<u32> {
+        let module = ModuleFile::read(file).map_err(|why| anyhow::anyhow!("{why}"))?;
+        kmod::insert(&module.bytes, params)
+            .with_context(|| format!("{} with {params:?}", file.display()))?;
+        let payloads = self.node.payloads()?;
+        let payload = registered(&payloads, &module);
+        Ok(payload.with_context(|| format!("{} did not register", file.display()))?.id)
+    }
+
+    /// Whether the tree that the guest was made from has this payload.
+    pub fn has(&self, version: &str) -> bool {
+        self.file(version).exists()
     }
 
     /// Lets a payload adopt.
@@ -99,15 +117,20 @@ impl Site {
         Ok(())
     }
 
-    /// Creates a volume and returns the path of its device.
+    /// Creates a volume with blocks of 4 KiB and returns the path of its device.
     pub fn volume(&self, name: &str, spec: Spec) -> Result<String> {
+        self.volume_of_blocks(name, spec, 4096)
+    }
+
+    /// The same with blocks of that size.
+    pub fn volume_of_blocks(&self, name: &str, spec: Spec, block_bytes: u32) -> Result<String> {
         let device = volume::create(
             self.node.control(),
             &Create {
                 name: volume::name(name)?,
                 kind: spec.kind,
                 bytes: spec.bytes,
-                block_bytes: 4096,
+                block_bytes,
                 hw_queues: spec.hw_queues,
                 queue_depth: spec.queue_depth,
             },
@@ -123,12 +146,22 @@ impl Site {
         Ok(volume::destroy(self.node.control(), volume::name(name)?)?)
     }
 
+    /// Whether Atom knows a payload of this version.
+    pub fn knows(&self, version: &str) -> Result<bool> {
+        Ok(self.node.payloads()?.iter().any(|payload| payload.version.as_str() == version))
+    }
+
     /// Version of the live payload; empty when none is.
     pub fn live(&self) -> Result<String> {
         let status = self.node.status()?;
         let payloads = self.node.payloads()?;
         let live = payloads.iter().find(|payload| payload.id == status.live);
         Ok(live.map(|payload| payload.version.as_str().to_owned()).unwrap_or_default())
+    }
+
+    /// Requests that the live payload has taken and not ended, of all devices together.
+    pub fn owed(&self) -> Result<u32> {
+        Ok(self.node.control().devices()?.iter().map(|device| device.owed).sum())
     }
 
     /// Upgrades to the payload in `file`, whatever comes of it.
@@ -166,6 +199,11 @@ impl Site {
         for entry in volume::list(self.node.control())? {
             self.destroy(&entry.name)?;
         }
+        self.leave_without_volumes()
+    }
+
+    /// The same for a payload that knows nothing of volumes, and has no device any more.
+    pub fn leave_without_volumes(self) -> Result<()> {
         let report = self.node.abandon(0, self.deadline)?;
         ensure!(report.outcome == outcome::DONE, "abandon: {}", report.refusal);
         for payload in self.node.payloads()? {
@@ -184,9 +222,12 @@ impl Site {
 
 /// The name of the module of a payload version.
 fn module_of(version: &str) -> String {
-    match version.strip_prefix("9.0.0-") {
-        Some(fault) => format!("payload_test_{fault}"),
-        None => format!("payload_{}", version.replace('.', "_")),
+    let variant = version.strip_prefix(VARIANT).unwrap_or(version);
+    let plain = variant.replace(['.', '-'], "_");
+    match variant.bytes().next().is_some_and(|first| first.is_ascii_digit()) {
+        true => format!("payload_{plain}"),
+        false if variant.starts_with(TEMPLATE) => format!("payload_{plain}"),
+        false => format!("payload_test_{plain}"),
     }
 }
 

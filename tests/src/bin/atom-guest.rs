@@ -37,8 +37,16 @@ fn run() -> Result<bool> {
         }
         ["scenario", name] => {
             let outcome = scenarios::named(name)?.run();
+            if let Some(error) = &outcome.error {
+                // Where I/O is held, our threads may never end, and the document never be read.
+                eprintln!("error: {error}");
+            }
             println!("{}", serde_json::to_string(&outcome)?);
             return Ok(outcome.passed);
+        }
+        // The half of a scenario that is executed from an Atom device.
+        ["on-root", part, device] => {
+            println!("{}", serde_json::to_string(&scenarios::root::inside::run(part, device)?)?);
         }
         ["upgrade", modules, atomctl] => {
             let places = demo::Places { modules: modules.into(), atomctl: atomctl.into() };

@@ -2,7 +2,8 @@
 //! The guest's first process.
 //!
 //! It makes the guest usable, starts the agent as a process of its own, and from then on only reaps: every orphan
-//! becomes its child, and a wait for any child would steal the exit codes that the agent waits for.
+//! becomes its child, and a wait for any child would steal the exit codes that the agent waits for. When it is asked
+//! to, it moves to another root file system and is executed from there: see [`super::moving`].
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -13,10 +14,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
 use nix::sys::reboot::{reboot, RebootMode};
-use nix::sys::wait::{wait, WaitStatus};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use super::command_line::CommandLine;
+use super::moving::{self, Moved};
 use crate::site::{Site, Spec};
 
 /// The search path of everything in the guest.
@@ -39,7 +42,12 @@ const CONFIGFS: (&str, &str, &str) = ("configfs", "/sys/kernel/config", "");
 
 /// Runs the guest until it is turned off. An error turns it off as well: the host sees the end and shows the console.
 pub fn run() -> ! {
-    if let Err(error) = prepare().and_then(|shell| reap(shell).map(|_| ())) {
+    let done = match Moved::from_arguments() {
+        // The guest was made usable before the move.
+        Some(moved) => reap(None, Some(&moved)),
+        None => prepare().and_then(|shell| reap(shell, None)),
+    };
+    if let Err(error) = done {
         eprintln!("atom-guest: {error:#}");
     }
     power_off()
@@ -120,15 +128,33 @@ fn run_to_end(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Reaps until the shell ends, or for ever when there is none.
-fn reap(shell: Option<Pid>) -> Result<()> {
+/// Reaps until the shell ends, or for ever when there is none, and moves when it is asked to.
+fn reap(shell: Option<Pid>, moved: Option<&Moved>) -> Result<()> {
+    // Blocked, because only blocked signals wait for the first process. Nothing is started from here on, so nobody
+    // inherits it.
+    let signals: SigSet = [Signal::SIGCHLD, moving::SIGNAL].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
     loop {
-        match wait() {
+        if reap_who_is_there(shell)? {
+            return Ok(());
+        }
+        if signals.wait().context("cannot wait for signals")? == moving::SIGNAL {
+            let Err(error) = moving::go(moved);
+            eprintln!("atom-guest: cannot move: {error:#}");
+        }
+    }
+}
+
+/// Reaps all that have ended; true when the shell is one of them.
+fn reap_who_is_there(shell: Option<Pid>) -> Result<bool> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))
                 if Some(pid) == shell =>
             {
-                return Ok(());
+                return Ok(true);
             }
+            Ok(WaitStatus::StillAlive) => return Ok(false),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("the agent is gone"),
         }

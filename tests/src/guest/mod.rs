@@ -5,3 +5,4 @@ pub mod agent;
 pub mod command_line;
 pub mod init;
 pub mod kmsg;
+pub mod moving;

@@ -80,7 +80,7 @@ fn middle(values: &[u64]) -> u64 {
 /// Memory that is free, or that the kernel says it has given to something that is not ours: caches, processes. What a
 /// module has leaked is in none of these. Pages on the processors' free lists are free, though `MemFree` leaves them out,
 /// and they come and go by megabytes.
-fn memory_for_others_kib() -> Result<u64> {
+pub fn memory_for_others_kib() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let field = |name: &str| -> Result<u64> {
         let line = text.lines().find(|line| line.split(':').next() == Some(name));

@@ -4,18 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
-use atom_abi::control::outcome;
 use atom_abi::request::op;
-use atom_abi::version::reason;
 use atomctl::kmod;
 use atomctl::node::Node;
 use atomctl::report::{Mode, Outcome};
 use atomctl::volume;
 
 use super::Context;
+use crate::kept::keep;
 use crate::load::fio::{Fio, Shape};
 use crate::site::{Site, Spec};
-use crate::wait;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -88,8 +86,7 @@ pub fn a_stuck_payload_runs_into_the_deadline_and_serves_on(context: &mut Contex
     let stuck = 3;
 
     context.step("three writes that do not end");
-    volume::hold(site.node().control(), op::WRITE, stuck)?;
-    wait::until("three writes are stuck", Duration::from_secs(30), || Ok(owed(&site)? >= stuck))?;
+    keep(site.node().control(), op::WRITE, stuck)?;
 
     for mode in [Mode::Warm, Mode::Cold] {
         context.step(&format!("the deadline of a {mode} upgrade"));
@@ -111,32 +108,6 @@ pub fn a_stuck_payload_runs_into_the_deadline_and_serves_on(context: &mut Contex
     ensure!(site.node().status()?.stale_completions == 0, "a completion was refused");
     load.stop()?;
     site.leave()
-}
-
-pub fn an_abandon_is_retried_after_its_deadline(context: &mut Context) -> Result<()> {
-    let site = Site::on_guest("stuck")?;
-    let device = site.volume("data", Spec::ram(16))?;
-    let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
-    volume::hold(site.node().control(), op::WRITE, 1)?;
-    wait::until("a write is stuck", Duration::from_secs(30), || Ok(owed(&site)? >= 1))?;
-    // The command to release waits for the control lock, which the handoff holds while it drains. So
-    // the abandon must give up at its deadline first, and the release gets its turn between the tries.
-    context.step("an abandon, a release, an abandon");
-    let report = site.node().abandon(0, Duration::from_millis(100))?;
-    ensure!(report.outcome == outcome::UNDONE, "{report:?}");
-    ensure!(report.refusal.code == reason::DEADLINE, "{}", report.refusal);
-    volume::release(site.node().control())?;
-    let report = site.node().abandon(0, DEADLINE)?;
-    ensure!(report.outcome == outcome::DONE, "{}", report.refusal);
-    kmod::remove("payload_test_stuck")?;
-    let id = site.insert(&site.file("1.1.0"))?;
-    site.adopt(id)?;
-    load.stop()?;
-    site.leave()
-}
-
-fn owed(site: &Site) -> Result<u32> {
-    Ok(site.node().control().devices()?.iter().map(|device| device.owed).sum())
 }
 
 fn serves(site: &Site, version: &str) -> Result<()> {

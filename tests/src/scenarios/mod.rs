@@ -6,18 +6,38 @@
 //! to `expected_log`, or the scenario fails for it.
 
 mod busy;
+mod changes;
+mod completion_races_teardown;
 mod context;
+mod dead;
 mod faults;
+mod guest;
+mod half_adopted;
 mod handles;
 mod hostile;
+mod large_discard;
+mod live_too_early;
 mod machine;
+mod mixed;
+mod nobody;
 mod pause;
+mod preserved;
+mod recover;
 mod refusals;
+pub mod root;
+mod saturated_queue;
 mod semantics;
 mod smoke;
+mod soak;
+mod stale_aborting;
+mod started_before_gone;
+mod steps;
+mod stuck;
 mod table;
+mod timers;
 mod tool;
 mod upgrades;
+mod versions;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};

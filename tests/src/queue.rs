@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What the block layer itself says of a device.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use anyhow::{ensure, Context as _, Result};
+use nix::fcntl::OFlag;
+
+const BLOCK: usize = 4096;
+
+/// Counts since the device exists (`Documentation/block/stat.rst`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    pub reads: u64,
+    pub writes: u64,
+    pub discards: u64,
+    pub discarded_sectors: u64,
+    pub flushes: u64,
+}
+
+impl Stat {
+    /// Requests that have ended.
+    pub fn requests(&self) -> u64 {
+        self.reads + self.writes + self.discards + self.flushes
+    }
+}
+
+/// What has ended on a device.
+pub fn stat(device: &str) -> Result<Stat> {
+    let numbers = numbers(device, "stat")?;
+    let at = |index: usize| numbers.get(index).copied().context("a short stat");
+    Ok(Stat {
+        reads: at(0)?,
+        writes: at(4)?,
+        discards: at(11)?,
+        discarded_sectors: at(13)?,
+        flushes: at(15)?,
+    })
+}
+
+/// Tags that are taken, on all hardware queues: requests that have not ended, held ones included. The file `inflight`
+/// leaves out those that were not dispatched.
+pub fn in_flight(device: &str) -> Result<u64> {
+    let folder = format!("/sys/kernel/debug/block/{}", device.trim_start_matches("/dev/"));
+    let (mut taken, mut queues) = (0, 0);
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("no {folder}"))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("hctx") {
+            let text = std::fs::read_to_string(entry.path().join("tags"))?;
+            taken += busy(&text).with_context(|| format!("{:?}: {text}", entry.path()))?;
+            queues += 1;
+        }
+    }
+    ensure!(queues > 0, "{folder} has no hardware queue");
+    Ok(taken)
+}
+
+/// The first line `busy=N`: that of the ordinary tags.
+fn busy(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.trim().strip_prefix("busy="))?.parse().ok()
+}
+
+/// A number of the queue, as `discard_max_bytes`.
+pub fn limit(device: &str, name: &str) -> Result<u64> {
+    let name = format!("queue/{name}");
+    numbers(device, &name)?.first().copied().with_context(|| format!("{device}: no {name}"))
+}
+
+/// Writes a block past the page cache, and returns when it is done.
+pub fn write_block(device: &str, block: u64, byte: u8) -> Result<()> {
+    let (file, mut memory, start) = direct(device)?;
+    let data = memory.get_mut(start..start + BLOCK).context("no aligned memory")?;
+    data.fill(byte);
+    file.write_all_at(data, block * BLOCK as u64).with_context(|| format!("{device}, {block}"))
+}
+
+/// Reads a block past the page cache.
+pub fn read_block(device: &str, block: u64) -> Result<Vec<u8>> {
+    let (file, mut memory, start) = direct(device)?;
+    let data = memory.get_mut(start..start + BLOCK).context("no aligned memory")?;
+    file.read_exact_at(data, block * BLOCK as u64).with_context(|| format!("{device}, {block}"))?;
+    Ok(data.to_vec())
+}
+
+/// O_DIRECT wants memory and offset aligned to the block.
+fn direct(device: &str) -> Result<(File, Vec<u8>, usize)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_DIRECT.bits())
+        .open(device)
+        .with_context(|| format!("cannot open {device}"))?;
+    let memory = vec![0u8; 2 * BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK);
+    Ok((file, memory, start))
+}
+
+fn numbers(device: &str, name: &str) -> Result<Vec<u64>> {
+    let path = format!("/sys/block/{}/{name}", device.trim_start_matches("/dev/"));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    text.split_whitespace().map(|word| word.parse().with_context(|| path.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tags_that_are_taken_are_read_from_the_kernels_words() {
+        let text =
+            "nr_tags=8\nnr_reserved_tags=0\nactive_queues=0\n\nbitmap_tags:\ndepth=8\nbusy=3\n\
+                    cleared=2\nbits_per_word=8\n";
+        assert_eq!(busy(text), Some(3));
+        assert_eq!(busy("nr_tags=8\n"), None);
+    }
+}

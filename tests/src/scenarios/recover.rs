@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! A tool that dies half-way: whatever it has left behind, `atomctl recover` finishes or undoes it, and nobody on the
+//! devices notices more than a pause.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{ensure, Context as _, Result};
+use atom_abi::lifecycle::Place;
+use atomctl::kmod;
+use atomctl::node::Node;
+use serde_json::Value;
+
+use super::Context;
+use crate::load::fio::{Fio, Shape};
+use crate::site::{Site, Spec, MODULES};
+use crate::wait;
+
+const TEST_MODULES: &str = "/lib/atom/test";
+const DEADLINE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a tool that has died leaves behind.
+struct Death {
+    what: &'static str,
+    leave: fn(&Site) -> Result<()>,
+    /// The payload that serves after `--undo` and after `--finish`.
+    after: [&'static str; 2],
+}
+
+const DEATHS: &[Death] = &[
+    Death {
+        what: "after the new module was inserted",
+        leave: |site| site.insert(&site.file("1.1.0")).map(drop),
+        after: ["1.0.0", "1.0.0"],
+    },
+    Death { what: "after the abandon", leave: abandon, after: ["1.0.0", "1.0.0"] },
+    Death {
+        what: "after the old module was removed",
+        leave: |site| {
+            abandon(site)?;
+            Ok(kmod::remove("payload_1_0_0")?)
+        },
+        after: ["1.0.0", "1.0.0"],
+    },
+    Death {
+        what: "after the new module was inserted, before it adopted",
+        leave: |site| {
+            abandon(site)?;
+            kmod::remove("payload_1_0_0")?;
+            site.insert(&site.file("1.1.0")).map(drop)
+        },
+        after: ["1.0.0", "1.1.0"],
+    },
+    Death {
+        what: "during the soak",
+        leave: |site| {
+            let file = site.file("1.1.0").display().to_string();
+            let mut tool = start(&["upgrade", "--soak", "600s", &file])?;
+            wait::until("the payload soaks", PATIENCE, || {
+                Ok(site.node().status()?.soak_left_ns != 0)
+            })?;
+            tool.kill()?;
+            tool.wait().map(drop).context("the tool does not end")
+        },
+        after: ["1.0.0", "1.1.0"],
+    },
+];
+
+pub fn whatever_a_dead_tool_leaves_is_undone_or_finished(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let device = site.volume("data", Spec::ram(16))?;
+    let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
+    for Death { what, leave, after } in DEATHS {
+        for (direction, wanted) in [("--undo", after[0]), ("--finish", after[1])] {
+            context.step(&format!("{what}: {direction}"));
+            leave(&site)?;
+            let planned = recover(&[direction, "--plan"])?;
+            recover(&[direction])?;
+            ensure!(site.live()? == wanted, "{what}: {} serves: {planned}", site.live()?);
+            let status = site.node().status()?;
+            ensure!(
+                status.place == Place::Live.code() && status.soak_left_ns == 0,
+                "{what}: {status:?}"
+            );
+            context.step(&format!("{what}: again, and there is nothing to do"));
+            recover(&[direction])?;
+            ensure!(site.live()? == wanted, "{what}: {} serves", site.live()?);
+            tidy(&site)?;
+        }
+    }
+    load.stop()?;
+    site.leave()
+}
+
+pub fn a_tool_that_is_killed_at_any_moment_leaves_what_can_be_recovered(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let device = site.volume("data", Spec::ram(16))?;
+    let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
+    let file = site.file("1.1.0").display().to_string();
+    let mut served = [0u32; 2];
+    for round in 0..30u64 {
+        let cold = round % 2 == 1;
+        let args = if cold { vec!["upgrade", "--cold", &file] } else { vec!["upgrade", &file] };
+        let events = site.node().status()?.events;
+        let mut tool = start(&args)?;
+        // The moment is that of an event, and some turns of the scheduler after it.
+        if round % 3 != 0 {
+            let _ = wait::until("something happens", Duration::from_secs(5), || {
+                Ok(site.node().status()?.events > events || tool.try_wait()?.is_some())
+            });
+        }
+        for _ in 0..round * 7 % 50 {
+            std::thread::yield_now();
+        }
+        let _ = tool.kill();
+        tool.wait()?;
+        context.step(&format!("round {round}: recover"));
+        recover(&["--undo"])?;
+        let live = site.live()?;
+        ensure!(live == "1.0.0" || live == "1.1.0", "round {round}: {live:?} serves");
+        served[usize::from(live == "1.1.0")] += 1;
+        ensure!(site.node().status()?.held_ns == 0, "round {round}: I/O is held");
+        tidy(&site)?;
+    }
+    context.fact("served_after_1_0_0_and_1_1_0", served);
+    load.stop()?;
+    site.leave()
+}
+
+pub fn the_tool_watches_the_soak_and_goes_back(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("1.0.0")?;
+    let device = site.volume("data", Spec::ram(16))?;
+    let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
+    let new = site.file("1.1.0").display().to_string();
+
+    context.step("a soak in which nothing is wrong ends with a commit");
+    let report = atomctl(&["upgrade", "--soak", "2s", &new], 0)?;
+    ensure!(report["outcome"] == "committed", "{report}");
+    ensure!(site.live()? == "1.1.0" && kmod::find("payload_1_0_0")?.is_none(), "not committed");
+    load.stop()?;
+
+    context.step("one in which a request stalls ends with the old payload");
+    let stuck = site.file("stuck").display().to_string();
+    let tool = start(&["upgrade", "--soak", "60s", "--stall", "1s", "--no-canary", &stuck])?;
+    wait::until("the payload soaks", PATIENCE, || Ok(site.node().status()?.soak_left_ns != 0))?;
+    atomctl::volume::hold(site.node().control(), atom_abi::request::op::READ, 1)?;
+    let path = device.clone();
+    let reader = std::thread::spawn(move || crate::queue::read_block(&path, 0));
+    let output = tool.wait_with_output()?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["outcome"] == "rolled-back", "{report}");
+    ensure!(output.status.code() == Some(1), "{}: {report}", output.status);
+    ensure!(site.live()? == "1.1.0", "{} serves", site.live()?);
+    // The read that stalled was handed to the old payload and has ended.
+    reader.join().map_err(|_| anyhow::anyhow!("the reader died"))??;
+    context.fact("reason", &report["reason"]);
+    tidy(&site)?;
+    site.leave()
+}
+
+fn abandon(site: &Site) -> Result<()> {
+    let report = site.node().abandon(1, DEADLINE)?;
+    ensure!(report.outcome == atom_abi::control::outcome::DONE, "{}", report.refusal);
+    Ok(())
+}
+
+fn recover(args: &[&str]) -> Result<Value> {
+    atomctl(&[&["recover"][..], args].concat(), 0)
+}
+
+/// Makes 1.0.0 the payload that serves, and the only one.
+fn tidy(site: &Site) -> Result<()> {
+    let others = |site: &Site| -> Result<()> {
+        let live = site.node().status()?.live;
+        for payload in site.node().payloads()? {
+            if payload.id != live {
+                kmod::remove(payload.module.as_str())?;
+            }
+        }
+        Ok(())
+    };
+    others(site)?;
+    if site.live()? == "1.1.0" && site.knows("1.0.0").is_ok_and(|knows| !knows) {
+        site.upgrade("1.0.0", atomctl::report::Mode::Warm)?;
+    }
+    Ok(())
+}
+
+fn start(args: &[&str]) -> Result<Child> {
+    Command::new("atomctl")
+        .args(["--json", "--dir", MODULES, "--dir", TEST_MODULES])
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start atomctl")
+}
+
+fn atomctl(args: &[&str], code: i32) -> Result<Value> {
+    let output = Command::new("atomctl")
+        .args(["--json", "--dir", MODULES, "--dir", TEST_MODULES])
+        .args(args)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(code),
+        "atomctl {args:?}: {} {said}{complaint}",
+        output.status
+    );
+    serde_json::from_str(&said).with_context(|| format!("atomctl {args:?} said {said}"))
+}

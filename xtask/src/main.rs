@@ -45,6 +45,7 @@ enum Command {
     List(commands::list::Args),
     Upgrade(commands::upgrade::Args),
     Test(commands::test::Args),
+    Fuzz(commands::fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(args, &target).map(done),
         Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
+        Command::Fuzz(args) => commands::fuzz::run(args).map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -2,6 +2,7 @@
 //! One file for each command. They parse and print; the work is done in the topic modules.
 
 pub mod build;
+pub mod fuzz;
 pub mod list;
 pub mod setup;
 pub mod status;

@@ -6,14 +6,17 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::Verdict;
+use super::{fuzzing, Verdict};
 use crate::command_line::CommandLine;
 use crate::kbuild::{self, Mode};
 use crate::sysroot::Sysroot;
 use crate::{host, modules, places};
 
-/// Folders that Cargo does not format, because they are no packages of the workspace.
-const KERNEL_SIDE: &[&str] = &["atom", "payload"];
+/// Folders with files that Cargo does not format, because they are in no package of the workspace.
+const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "payload", "fuzz"];
+
+/// Seconds for which each fuzz target runs.
+const FUZZ_SECONDS: u32 = 20;
 
 /// A gate: its name and the command that must succeed.
 fn commands() -> Vec<(&'static str, CommandLine)> {
@@ -37,8 +40,22 @@ fn commands() -> Vec<(&'static str, CommandLine)> {
             ]),
         ),
     ];
-    let kernel_files: Vec<PathBuf> =
-        KERNEL_SIDE.iter().flat_map(|dir| rust_files(&places::repository().join(dir))).collect();
+    // What the fuzzers share; they themselves are built with flags of their own.
+    let fuzz_crate = cargo()
+        .args(["test", "--quiet", "--lib", "--manifest-path", "fuzz/Cargo.toml", "--target-dir"])
+        .arg(places::target());
+    gates.push(("host tests of the fuzz crate", fuzz_crate));
+    let model_check = cargo()
+        .args(["test", "--quiet", "--package", "atom-core", "--release", "--test", "loom"])
+        .arg("--target-dir")
+        .arg(places::target().join("loom"))
+        // The checker's atomics are in structures that cross to C, and nothing crosses there.
+        .env("RUSTFLAGS", "--cfg loom -A improper_ctypes");
+    gates.push(("model check", model_check));
+    let kernel_files: Vec<PathBuf> = BESIDE_THE_WORKSPACE
+        .iter()
+        .flat_map(|dir| rust_files(&places::repository().join(dir)))
+        .collect();
     if !kernel_files.is_empty() && host::find("rustfmt").is_some() {
         let rustfmt = CommandLine::new("rustfmt")
             .args(["--check", "--edition", "2021", "--config", "skip_children=true"])
@@ -78,6 +95,20 @@ pub fn host_side(wanted: impl Fn(&str) -> bool, mut report: impl FnMut(Verdict))
             anyhow::ensure!(output.status.success(), "this command failed: {command}");
             Ok(())
         }));
+    }
+    let name = "fuzzing";
+    if wanted(name) {
+        let mut facts = serde_json::Map::new();
+        let fuzzed = verdict(name, || {
+            fuzzing::build()?;
+            for target in fuzzing::names() {
+                let figures = fuzzing::run(target, FUZZ_SECONDS)?;
+                facts.insert(format!("{target}_executions"), figures.executions.into());
+                facts.insert(format!("{target}_edges_covered"), figures.covered.into());
+            }
+            Ok(())
+        });
+        report(Verdict { facts, ..fuzzed });
     }
     Ok(())
 }

@@ -14,10 +14,14 @@ use crate::progress::Step;
 use crate::sysroot::Sysroot;
 use crate::{kbuild, lock, modules, places, programs};
 
+/// The variable with the seed of what scenarios leave to chance.
+const SEED: &str = "ATOM_SEED";
+
 /// Programs of the base, besides busybox's, which step in for all that are not here.
 const PROGRAMS: &[&str] = &[
     "fio",
     "mkfs.ext4",
+    "resize2fs",
     "e2fsck",
     "fsck.ext4",
     "tune2fs",
@@ -112,9 +116,30 @@ ln -sf /proc/mounts etc/mtab
 find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc > ../base.cpio
 "#;
 
-/// Makes the archive of `/mnt/overlay/tree`.
-const MAKE_OVERLAY: &str = "cd /mnt/overlay/tree; find . | LC_ALL=C sort | \
-     cpio --quiet --reproducible -o -H newc > ../overlay.part; mv ../overlay.part ../overlay.cpio";
+/// Makes the archive of `/mnt/overlay/tree`. The modules in it are also put where `modprobe` finds them, with an index
+/// of them and of the base's together: the kernel itself asks for modules by name.
+const MAKE_OVERLAY: &str = r#"
+release=$1 base=$2
+cd /mnt/overlay
+rm -rf index; mkdir -p index/usr/lib; ln -s usr/lib index/lib
+(cd index; cpio --quiet -id 'usr/lib/modules/*') < "/mnt/cache/$base"
+modules=usr/lib/modules/$release
+mkdir -p "index/$modules/extra/atom-guest" "tree/$modules"
+if [ -d tree/usr/lib/atom ]; then
+  cp -a tree/usr/lib/atom index/usr/lib/
+  for file in $(cd tree/usr/lib/atom; find . -name '*.ko'); do
+    ln -s "../../../../atom/$file" "index/$modules/extra/atom-guest/"
+  done
+fi
+# Debian's packages leave these lists out, and depmod complains without them.
+(cd "index/$modules"; touch modules.order modules.builtin modules.builtin.modinfo)
+depmod -b index "$release"
+cp -a "index/$modules/extra" index/$modules/modules.* "tree/$modules/"
+rm -rf index
+cd tree
+find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc > ../overlay.part
+mv ../overlay.part ../overlay.cpio
+"#;
 
 /// The archives of an initramfs, in the order in which the kernel unpacks them.
 #[derive(Clone, Debug)]
@@ -125,7 +150,9 @@ pub struct Initramfs {
 impl Initramfs {
     /// The initramfs with what was built last.
     pub fn assemble(sysroot: &Sysroot) -> Result<Self> {
-        Ok(Self { archives: vec![base(sysroot)?, overlay(sysroot)?] })
+        let base = base(sysroot)?;
+        let overlay = overlay(sysroot, &base)?;
+        Ok(Self { archives: vec![base, overlay] })
     }
 
     /// Writes it as one file.
@@ -179,8 +206,9 @@ fn base(sysroot: &Sysroot) -> Result<PathBuf> {
 }
 
 /// The clone's own files: `atom-guest` is the first process, `atomctl` is in the search path, modules are in
-/// `/lib/atom`, and the payload versions that exist for tests alone are in `/lib/atom/test`.
-fn overlay(sysroot: &Sysroot) -> Result<PathBuf> {
+/// `/lib/atom`, and the payload versions that exist for tests alone are in `/lib/atom/test`. The seed of what scenarios
+/// leave to chance is in `/etc/atom/seed`, if there is one in the variable [`SEED`].
+fn overlay(sysroot: &Sysroot, base: &Path) -> Result<PathBuf> {
     let dir = places::target().join("overlay");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let _turn = lock::take(&dir.join("lock"), "makes the guests' overlay")?;
@@ -215,7 +243,20 @@ fn overlay(sysroot: &Sysroot) -> Result<PathBuf> {
             put(&file, &format!("usr/lib/{folder}/{}.ko", version.object))?;
         }
     }
-    let command = sysroot.chroot().bind(&dir, "overlay").shell(MAKE_OVERLAY);
+    if let Ok(seed) = std::env::var(SEED) {
+        let file = tree.join("etc/atom/seed");
+        std::fs::create_dir_all(tree.join("etc/atom"))?;
+        std::fs::write(&file, seed).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let base = base.file_name().context("the base has no name")?;
+    let command = sysroot
+        .chroot()
+        .bind(&dir, "overlay")
+        .bind(&places::cache()?, "cache")
+        .shell(MAKE_OVERLAY)
+        .arg("make-overlay")
+        .arg(&sysroot.kernel().release)
+        .arg(base);
     anyhow::ensure!(command.passes()?, "this command failed: {command}");
     Ok(dir.join("overlay.cpio"))
 }

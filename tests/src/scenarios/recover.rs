@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
+use atom_abi::control::{setting, Settings};
 use atom_abi::lifecycle::Place;
 use atomctl::kmod;
 use atomctl::node::Node;
@@ -171,8 +172,10 @@ fn recover(args: &[&str]) -> Result<Value> {
     atomctl(&[&["recover"][..], args].concat(), 0)
 }
 
-/// Makes 1.0.0 the payload that serves, and the only one.
+/// Makes 1.0.0 the payload that serves, and the only one. A tool that died during a soak has left its terms, which are
+/// the operator's to change.
 fn tidy(site: &Site) -> Result<()> {
+    site.node().settings(&Settings { change: setting::SOAK, ..Settings::DEFAULT })?;
     let others = |site: &Site| -> Result<()> {
         let live = site.node().status()?.live;
         for payload in site.node().payloads()? {

@@ -157,7 +157,35 @@ pub fn the_tool_watches_the_soak_and_goes_back(context: &mut Context) -> Result<
     ensure!(site.live()? == "1.1.0", "{} serves", site.live()?);
     // The read that stalled was handed to the old payload and has ended.
     reader.join().map_err(|_| anyhow::anyhow!("the reader died"))??;
-    context.fact("reason", &report["reason"]);
+    context.fact("reason_of_a_stall", &report["reason"]);
+    ensure!(kmod::find("payload_test_stuck")?.is_none(), "the stuck payload is still loaded");
+
+    // Statuses of queue_rq, for ever.
+    let faults = "fault_step=12 fault_kind=1 fault_value=10 fault_times=0";
+    for (what, args) in [
+        ("the canary cannot be read", &["--soak", "60s"][..]),
+        // The device has errors by now, so it is watched for an equal time before.
+        ("requests fail", &["--soak", "8s", "--no-canary", "--max-errors", "3"]),
+    ] {
+        context.step(&format!("one in which {what}"));
+        let fault = site.file("fault").display().to_string();
+        site.insert_with(&site.file("fault"), faults)?;
+        let tool = start(&[&["upgrade"][..], args, &[&fault]].concat())?;
+        wait::until("the payload soaks", PATIENCE, || Ok(site.node().status()?.parked != 0))?;
+        for _ in 0..5 {
+            // They fail until the old payload is back.
+            let _ = crate::queue::read_block(&device, 1);
+        }
+        let output = tool.wait_with_output()?;
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(report["outcome"] == "rolled-back", "{what}: {report}");
+        ensure!(site.live()? == "1.1.0", "{what}: {} serves", site.live()?);
+        crate::queue::read_block(&device, 1)?;
+        context.fact(what, &report["reason"]);
+        if kmod::find("payload_test_fault")?.is_some() {
+            kmod::remove("payload_test_fault")?;
+        }
+    }
     tidy(&site)?;
     site.leave()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use atom_abi::control::{outcome, stage, Report};
-use atom_abi::request::op;
+use atom_abi::request::{flags, op};
 use atom_abi::version::reason;
 use atomctl::drain::{AtDeadline, Drain};
 use atomctl::node::Node;
@@ -62,6 +62,20 @@ pub fn a_flush_a_fua_write_and_a_discard_are_reissued_by_their_rules(
 
     for (what, held, run) in [
         ("a flush", op::FLUSH, &["sync", "-d", "@"][..]),
+        (
+            "a write with FUA",
+            op::WRITE,
+            &[
+                "dd",
+                "if=/dev/zero",
+                "of=@",
+                "bs=64k",
+                "count=1",
+                "seek=1",
+                "oflag=direct,dsync",
+                "conv=notrunc",
+            ],
+        ),
         ("a discard", op::DISCARD, &["blkdiscard", "-o", "0", "-l", "65536", "@"][..]),
         ("zeroes", op::WRITE_ZEROES, &["blkdiscard", "-z", "-o", "65536", "-l", "65536", "@"][..]),
     ] {
@@ -77,10 +91,7 @@ pub fn a_flush_a_fua_write_and_a_discard_are_reissued_by_their_rules(
         ])?;
         fill(&path, 0xa5)?;
         volume::hold(site.node().control(), held, 1)?;
-        let argv: Vec<String> = run
-            .iter()
-            .map(|word| if *word == "@" { device.clone() } else { (*word).to_owned() })
-            .collect();
+        let argv: Vec<String> = run.iter().map(|word| word.replace('@', &device)).collect();
         let task = std::thread::spawn(move || {
             let (program, args) = argv.split_first().context("no command")?;
             let status = std::process::Command::new(program).args(args).status()?;
@@ -90,9 +101,11 @@ pub fn a_flush_a_fua_write_and_a_discard_are_reissued_by_their_rules(
         wait::until("it is stuck", PATIENCE, || is_stuck(&site))?;
         let report = switch(&site, next, AtDeadline::Reissue)?;
         ensure!(report.outcome == outcome::DONE && report.revoked == 1, "{report:?}");
+        let fua = report.blockers[0].flags & flags::FUA != 0;
+        ensure!(fua == (held == op::WRITE), "{what}: flags {:#x}", report.blockers[0].flags);
         task.join().map_err(|_| anyhow::anyhow!("{what}: the task died"))??;
         let expected = match held {
-            op::WRITE_ZEROES => (0xa5, 0),
+            op::WRITE_ZEROES | op::WRITE => (0xa5, 0),
             _ => (0xa5, 0xa5),
         };
         let found = (byte_at(&path, 0)?, byte_at(&path, 65536)?);

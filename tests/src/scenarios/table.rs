@@ -508,9 +508,9 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "the_tool_watches_the_soak_and_goes_back",
-        what: "A soak ends with a commit when nothing is wrong, and with the old payload when a request stalls.",
+        what: "A soak ends with a commit when nothing is wrong, and with the old payload when a request stalls or fails or the canary does.",
         machine: PLAIN,
-        expected_log: &[],
+        expected_log: &["I/O error, dev atom0"],
         limit_seconds: 120,
         run: recover::the_tool_watches_the_soak_and_goes_back,
     },

@@ -24,6 +24,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Before {
     errors: Errors,
+    /// All errors until then: what comes after counts, also what came while the switch was at its end.
+    totals: Errors,
     /// Devices whose canary cannot be read anyway.
     unreadable: Vec<u32>,
 }
@@ -44,14 +46,15 @@ impl Before {
         }
         let first = Errors::of(&devices);
         if first.is_none() {
-            return Ok(Self { errors: Errors::default(), unreadable });
+            return Ok(Self { errors: Errors::default(), totals: first, unreadable });
         }
         let end = node.now().saturating_add(soak.time);
         while node.now() < end {
             node.status()?;
             node.wait(end.saturating_sub(node.now()))?;
         }
-        Ok(Self { errors: Errors::of(&node.devices()?).since(&first), unreadable })
+        let totals = Errors::of(&node.devices()?);
+        Ok(Self { errors: totals.since(&first), totals, unreadable })
     }
 }
 
@@ -130,12 +133,8 @@ fn watch<N: Node>(
     seen: &mut SoakReport,
 ) -> End {
     let end = node.now().saturating_add(soak.time);
-    let begin = match node.devices() {
-        Ok(devices) => Errors::of(&devices),
-        Err(problem) => return End::Trouble(problem.in_one_line()),
-    };
     loop {
-        match look(node, pair, soak, before, &begin, seen) {
+        match look(node, pair, soak, before, seen) {
             Ok(Course::Soaking) => {}
             Ok(Course::Committed) => return End::Kept,
             Ok(Course::Back) => return End::Back,
@@ -159,7 +158,6 @@ fn look<N: Node>(
     pair: Pair,
     soak: &Soak,
     before: &Before,
-    begin: &Errors,
     seen: &mut SoakReport,
 ) -> std::result::Result<Course, String> {
     let course = course_of(node, pair)?;
@@ -167,7 +165,7 @@ fn look<N: Node>(
         return Ok(course);
     }
     let devices = node.devices().map_err(|problem| problem.in_one_line())?;
-    let errors = Errors::of(&devices).since(begin);
+    let errors = Errors::of(&devices).since(&before.totals);
     seen.errors = errors.by_name();
     if let Some(trouble) = errors.beyond(&before.errors, soak.max_errors) {
         return Err(trouble);

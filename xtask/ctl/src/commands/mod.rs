@@ -103,7 +103,8 @@ struct Drained {
     #[command(flatten)]
     deadline: Deadline,
     /// What happens at the deadline: abort (everything is undone), reissue (the next payload gets the
-    /// requests) or fail. Abort if not given, and reissue for a dead payload.
+    /// requests), fail, or with --forsake leave (nobody ever ends them). Abort if not given; an upgrade away from a dead
+    /// payload reissues.
     #[arg(long, value_name = "POLICY", value_parser = AtDeadline::parse)]
     at_deadline: Option<AtDeadline>,
     /// Do not ask the live payload for anything: its last checkpoint stands for its state. For one that

@@ -26,6 +26,8 @@ int atom_pages_create(u64 key, struct xarray **store);
 int atom_pages_claim(u64 key, struct xarray **store);
 int atom_pages_release(u64 key);
 int atom_page_free(struct page *page);
+void atom_bio_end(struct bio *bio);
+int atom_event(int id, u32 device, const void *text);
 
 EXPORT_SYMBOL_GPL(atom_payload_register);
 EXPORT_SYMBOL_GPL(atom_payload_unregister);
@@ -42,6 +44,8 @@ EXPORT_SYMBOL_GPL(atom_pages_create);
 EXPORT_SYMBOL_GPL(atom_pages_claim);
 EXPORT_SYMBOL_GPL(atom_pages_release);
 EXPORT_SYMBOL_GPL(atom_page_free);
+EXPORT_SYMBOL_GPL(atom_bio_end);
+EXPORT_SYMBOL_GPL(atom_event);
 
 /* abi/src/request.rs: op and status */
 static_assert(REQ_OP_READ == 0);

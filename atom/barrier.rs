@@ -7,17 +7,46 @@
 
 use crate::abi::control::{Blocker, Stage};
 use crate::slot::Seat;
+use crate::state::State;
 use crate::sys::{self, Owed, Woken, STATE};
 
 /// How often the count of what is outstanding is made anew for those who look at it.
 const COUNT_NS: u64 = 50_000_000;
 
-/// Closes every gate. When it returns no dispatch runs or will begin. Sleeps.
+/// How long a dispatch that sleeps is looked after closely.
+const SHORT_NS: u64 = 5_000_000;
+
+/// Closes every gate. When it returns no dispatch will begin, and none runs but those that [`settle`] waits
+/// for. Sleeps.
 ///
-/// All devices share one grace period, an expedited one: a dispatch runs on the RCU read side.
+/// All devices share one grace period, an expedited one: a dispatch looks at its slot on the RCU read side. Those of
+/// the dispatches that may sleep, one for each such device, begin before it and pass beside it.
 pub(crate) fn close() {
     STATE.lock().devices.iter().for_each(|device| device.disk.close_gate());
     sys::grace_period();
+}
+
+/// Waits until no dispatch runs any more, also none that sleeps. The gates are closed. Sleeps.
+///
+/// Ends at `until_ns`, by the monotonic clock, or when the calling task is killed. Returns the number of devices
+/// of which one still runs, and false when the task was killed.
+pub(crate) fn settle(until_ns: u64) -> (u32, bool) {
+    let start = sys::now_ns();
+    let mut alive = true;
+    loop {
+        let devices = |state: &State| {
+            state.devices.iter().filter(|device| !device.disk.is_settled()).count() as u32
+        };
+        let running = devices(&STATE.lock());
+        let now = sys::now_ns();
+        if running == 0 || now >= until_ns || !alive {
+            return (running, alive);
+        }
+        match now.saturating_sub(start) < SHORT_NS {
+            true => sys::instant(),
+            false => alive = sys::moment(),
+        }
+    }
 }
 
 /// Opens every gate; what was held is dispatched to whoever is in the slot.

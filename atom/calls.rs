@@ -8,6 +8,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use crate::abi::calls::NO_DEVICE;
 use crate::abi::device::{ChangeError, DeviceSpec};
 use crate::abi::image::Image;
 use crate::abi::request::op;
@@ -16,7 +17,6 @@ use crate::abi::version::{negotiate, reason, Offer, Refusal};
 use crate::handoff::CHANGE_WAIT_NS;
 use crate::state::{Device, Operation, Preserved, Registered, StoredImage};
 use crate::sys::{self, Disk, NoIo, Object, PageStore, Payload, STATE};
-use crate::turn::Holder;
 
 /// The kind of a page store among the preserved objects.
 pub(crate) const PAGES: u32 = 0;
@@ -224,10 +224,12 @@ pub(crate) fn pages_create(key: u64) -> Result<usize> {
 /// `atom_object_preserve`, and the second half of creating a page store. On an error the reference is the
 /// caller's as before.
 pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> Result {
-    // A live payload may ask for it at any time, also while a handoff holds I/O.
+    // A live payload may ask for it while a handoff is on its way.
     let _no_io = NoIo::enter();
     let mut state = STATE.lock();
     let room = match state.find_preserved(key, kind) {
+        // A payload that was forsaken may go on; what it has made then is not for the next one.
+        _ if state.is_changing_hands() => Err(EBUSY),
         Some(_) => Err(EEXIST),
         None => state.preserved.reserve(1, GFP_KERNEL).map_err(Error::from),
     };
@@ -260,9 +262,8 @@ pub(crate) fn claim(key: u64, kind: u32) -> Result<usize> {
 /// `atom_pages_release`, `atom_object_release`.
 pub(crate) fn release(key: u64, kind: u32) -> Result {
     let mut state = STATE.lock();
-    let ours = state.holder.as_ref().is_some_and(Holder::is_current);
-    if !ours && !state.lifecycle.gate_open() {
-        // The objects are changing hands, and this is somebody who is late.
+    if state.is_changing_hands() {
+        // This is somebody who is late.
         return Err(EBUSY);
     }
     let at = state.find_preserved(key, kind);
@@ -270,6 +271,33 @@ pub(crate) fn release(key: u64, kind: u32) -> Result {
     drop(state);
     // A large store takes long to free; that happens behind the lock.
     gone.map(drop).ok_or(ENOENT)
+}
+
+/// `atom_event`.
+pub(crate) fn event(id: u32, device: u32, text: Text) -> Result {
+    let version = {
+        let mut state = STATE.lock();
+        if device != NO_DEVICE {
+            state.device_mut(device).ok_or(ENOENT)?;
+        }
+        state.payload(id).ok_or(ENOENT)?.payload.version()
+    };
+    let text = text.one_line();
+    if text.is_empty() {
+        return Err(EINVAL);
+    }
+    let lines = if device == NO_DEVICE { 3 } else { 4 };
+    sys::announce(
+        [
+            fmt!("ATOM_EVENT=payload"),
+            fmt!("ATOM_VERSION={version}"),
+            fmt!("ATOM_TEXT={text}"),
+            fmt!("ATOM_DEVICE=atom{device}"),
+        ]
+        .get(..lines)
+        .unwrap_or(&[]),
+    );
+    Ok(())
 }
 
 /// True for the operations that the ABI knows.

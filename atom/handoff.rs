@@ -451,14 +451,18 @@ impl<'a> Handoff<'a> {
             }
         }
         barrier::close();
+        if self.live != 0 {
+            // What still runs at the deadline, the drain finds.
+            barrier::settle(self.until_ns);
+        }
         self.lap(phase::CLOSE);
         Ok(advance(Event::Done(step))?)
     }
 
     /// Waits until the live payload owes nothing, stage by stage; at the deadline the policy decides.
     fn drain(&mut self) -> Outcome {
+        let (running, mut alive) = barrier::settle(self.until_ns);
         let owed = barrier::owed();
-        let mut alive = true;
         for stage in [stage::DATA, stage::FLUSHES] {
             let mut result = Stage::NONE;
             if owed.of(stage) != 0 {
@@ -466,9 +470,10 @@ impl<'a> Handoff<'a> {
             }
             self.set_stage(stage, result);
         }
-        // Nothing can come any more, so what is owed now is all that is left.
-        if owed.total() != 0 {
-            self.report.owed = barrier::owed().total();
+        // Nothing can come any more, so what is owed now is all that is left. A dispatch that has not returned
+        // is owed, even if its request has ended.
+        if owed.total() != 0 || running != 0 {
+            self.report.owed = barrier::owed().total().max(running);
         }
         if self.report.owed != 0 {
             let named = barrier::name_owed(&mut self.report.blockers);
@@ -492,6 +497,16 @@ impl<'a> Handoff<'a> {
             self.allow_more_time();
             if !self.forsaken {
                 self.ask_for_reasons(named)?;
+            }
+            if !self.forsaken {
+                // A dispatch that runs has a request in its hands, of which no promise can be made.
+                let (running, _) = barrier::settle(0);
+                if running != 0 {
+                    self.lap(phase::DRAIN);
+                    let refusal =
+                        Refusal::new(reason::DEADLINE, self.plan.deadline_ns, running.into());
+                    return self.failed(Step::Drain, refusal);
+                }
                 self.get_promise()?;
             }
             if !self.forsaken {

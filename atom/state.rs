@@ -265,6 +265,12 @@ impl State {
             && self.holder.as_ref().is_some_and(Holder::is_current)
     }
 
+    /// True while preserved objects pass from one payload to the next, for everybody but the task that sees to it.
+    pub(crate) fn is_changing_hands(&self) -> bool {
+        let ours = self.holder.as_ref().is_some_and(Holder::is_current);
+        !ours && !self.lifecycle.gate_open()
+    }
+
     /// The device of an identity.
     pub(crate) fn device_mut(&mut self, id: u32) -> Option<&mut Device> {
         self.devices.iter_mut().find(|device| device.disk.id() == id)

@@ -13,6 +13,7 @@
 //! | [`calls`] | the functions of Atom that a payload may call |
 //! | [`request`] | the per-request record and the ownership protocol of a request |
 //! | [`device`] | what a payload asks for when it creates a device |
+//! | [`bio`] | how a payload learns of the end of I/O that it has asked another device for |
 //! | [`image`] | the state of a payload, by value: writer and hostile-input reader |
 //! | [`lifecycle`] | the handoff as a pure state machine |
 //! | [`control`] | the ioctls of `/dev/atom-control` |
@@ -24,6 +25,7 @@
 // Each side uses its own part of the contract, and in a module the contract is no library.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod bio;
 pub mod calls;
 pub mod control;
 pub mod crc32c;

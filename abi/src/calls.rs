@@ -2,14 +2,18 @@
 
 //! The functions of Atom that a payload may call: all of them.
 //!
-//! Each returns 0 or a negative errno of the kernel. *Process context* means that it may sleep and
-//! must not be called with a spinlock held or from `queue_rq`.
+//! Each but [`atom_bio_end`] returns 0 or a negative errno of the kernel. *Process context* means that it may sleep and
+//! must not be called with a spinlock held or from `queue_rq`, also not from one that may sleep.
 
 use core::ffi::c_void;
 
 use super::device::DeviceSpec;
 use super::request::Request;
 use super::table::PayloadTable;
+use super::text::Text;
+
+/// The device of an event that is not about a device.
+pub const NO_DEVICE: u32 = u32::MAX;
 
 extern "C" {
     /// Offers the payload to Atom. Returns its identity, greater than zero. Process context; called
@@ -29,7 +33,8 @@ extern "C" {
     pub fn atom_payload_unregister(id: i32) -> i32;
 
     /// Creates `/dev/atomN` and adds it to the system; requests for it can arrive before this
-    /// returns. Process context, only within *command*. N is written to `id`.
+    /// returns. Its partition table is not read here but when it is opened first. Process context, only within
+    /// *command*. N is written to `id`.
     ///
     /// Errors: `-EINVAL` for a spec outside the limits, `-ENOMEM`, `-ENOSPC` when all numbers are
     /// taken, and those of the kernel's `device_add_disk`.
@@ -119,8 +124,9 @@ extern "C" {
 
     /// Since 1.1. Gives Atom a reference on a kernel object, to be found again under its key by a later payload:
     /// `kind` is one of [`super::device::object`]. The live payload uses the object as before. Process
-    /// context. Errors: `-EEXIST`, `-EINVAL` for an unknown kind or no object, `-ENOMEM`; the reference is
-    /// then still the caller's.
+    /// context. Errors: `-EEXIST`, `-EINVAL` for an unknown kind or no object, `-ENOMEM`, `-EBUSY` while a handoff
+    /// has the gates closed, for everybody but the operations of that handoff; the reference is then still the
+    /// caller's.
     ///
     /// # Safety
     ///
@@ -141,4 +147,23 @@ extern "C" {
     /// Since 1.1. Releases an object: a file is put, a socket closed. The payload uses it no more. Process context.
     /// Errors: `-ENOENT`.
     pub fn atom_object_release(key: u64, kind: u32) -> i32;
+
+    /// Since 1.2. The end of a bio of the payload's, to be set as its `bi_end_io` and never called by the
+    /// payload: calls [`super::bio::BioEnd::end`] on the RCU read side. Returns nothing, because that is what
+    /// the kernel calls. Any context.
+    ///
+    /// # Safety
+    ///
+    /// `bio` must be a `struct bio *` whose `bi_private` points to a [`super::bio::BioEnd`].
+    pub fn atom_bio_end(bio: *mut c_void);
+
+    /// Since 1.2. Tells everybody who listens to Atom's events of one of the payload `id`, which must be
+    /// registered: about the device `device`, or about none with [`NO_DEVICE`]. It is for people and scripts; the
+    /// text is one line. Never waits for I/O. Process context. Events that could come in a stream the payload
+    /// limits in rate by itself. Errors: `-ENOENT` for no such payload or device, `-EINVAL` for an empty text.
+    ///
+    /// # Safety
+    ///
+    /// `text` must be valid for reads.
+    pub fn atom_event(id: i32, device: u32, text: *const Text) -> i32;
 }

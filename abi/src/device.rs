@@ -11,13 +11,15 @@ pub mod feature {
     pub const FUA: u32 = 1 << 1;
     /// A seek costs time.
     pub const ROTATIONAL: u32 = 1 << 2;
+    /// *queue_rq* may sleep, so Atom has it called in process context. A device has it for life. Since 1.2.
+    pub const SLEEPS: u32 = 1 << 30;
     /// Nobody may write.
     pub const READ_ONLY: u32 = 1 << 31;
 
     /// The bits that the block layer has by the same number.
     pub const KERNEL: u32 = WRITE_CACHE | FUA | ROTATIONAL;
     /// All that Atom knows; any other bit is refused.
-    pub const ALL: u32 = KERNEL | READ_ONLY;
+    pub const ALL: u32 = KERNEL | SLEEPS | READ_ONLY;
 }
 
 /// Requests per hardware queue when the payload leaves the choice to Atom.
@@ -56,6 +58,17 @@ pub struct DeviceSpec {
     pub timeout_ms: u32,
     /// Since 1.1. Zero.
     pub reserved: u32,
+
+    /// Since 1.2. Smallest I/O that costs no more than its share, in bytes; 0, or less than a physical block: a
+    /// physical block.
+    pub io_min_bytes: u32,
+    /// Since 1.2. Length of I/O that suits the device best, in bytes; 0: none.
+    pub io_opt_bytes: u32,
+    /// Since 1.2. A read, write or write-zeroes never crosses a multiple of so many sectors; 0: it may cross any.
+    pub chunk_sectors: u32,
+    /// Since 1.2. The bits that must be zero in address and length of the memory of direct I/O, one less than
+    /// a power of two; 0 leaves it to the kernel, which then takes 511.
+    pub dma_alignment_mask: u32,
 }
 
 /// Kinds of preserved objects, besides page stores. Since 1.1.
@@ -65,6 +78,9 @@ pub mod object {
     /// A `struct socket *` of the kernel's own; released with `sock_release`.
     pub const SOCKET: u32 = 2;
 }
+
+/// Largest [`DeviceSpec::dma_alignment_mask`]: a page.
+pub const MAX_DMA_ALIGNMENT_MASK: u32 = 4095;
 
 /// Longest [`DeviceSpec::timeout_ms`]: an hour.
 pub const MAX_TIMEOUT_MS: u32 = 3_600_000;
@@ -86,6 +102,20 @@ pub enum ChangeError {
 impl DeviceSpec {
     /// Bytes of the spec in 1.0: the shortest that Atom takes.
     pub const BYTES_1_0: usize = core::mem::offset_of!(Self, timeout_ms);
+    /// Bytes of the spec in 1.1.
+    pub const BYTES_1_1: usize = core::mem::offset_of!(Self, io_min_bytes);
+
+    /// How many bytes are taken of a spec that says it has `size`: those of the newest version that both sides
+    /// know. `None` when it is too short for any.
+    pub const fn bytes_taken(size: usize) -> Option<usize> {
+        const ALL: usize = core::mem::size_of::<DeviceSpec>();
+        match size {
+            ALL.. => Some(ALL),
+            Self::BYTES_1_1.. => Some(Self::BYTES_1_1),
+            Self::BYTES_1_0.. => Some(Self::BYTES_1_0),
+            _ => None,
+        }
+    }
 
     /// Whether a device of this spec can become one of `wanted`, open or not. Pure.
     pub fn check_change(&self, wanted: &Self, open: bool) -> Result<(), ChangeError> {
@@ -93,6 +123,7 @@ impl DeviceSpec {
         if !wanted.is_valid()
             || !kept(self.hw_queues, wanted.hw_queues)
             || !kept(self.queue_depth, wanted.queue_depth)
+            || (self.features ^ wanted.features) & feature::SLEEPS != 0
         {
             return Err(ChangeError::Invalid);
         }
@@ -126,6 +157,10 @@ impl DeviceSpec {
             queue_depth: 0,
             timeout_ms: 0,
             reserved: 0,
+            io_min_bytes: 0,
+            io_opt_bytes: 0,
+            chunk_sectors: 0,
+            dma_alignment_mask: 0,
         }
     }
 
@@ -149,5 +184,10 @@ impl DeviceSpec {
                 || (self.discard_granularity_bytes % block == 0 && self.max_discard_sectors > 0))
             && (self.max_sectors == 0 || self.max_sectors >= 8)
             && self.max_segments <= u32::from(u16::MAX)
+            && self.io_min_bytes % block == 0
+            && self.io_opt_bytes % block == 0
+            && self.chunk_sectors % (block / 512) == 0
+            && self.dma_alignment_mask <= MAX_DMA_ALIGNMENT_MASK
+            && self.dma_alignment_mask & (self.dma_alignment_mask + 1) == 0
     }
 }

@@ -118,7 +118,9 @@ layouts! {
         size, features, capacity_sectors, logical_block_bytes, physical_block_bytes, max_sectors,
         max_segments, discard_granularity_bytes, max_discard_sectors, max_write_zeroes_sectors,
         hw_queues, queue_depth,
-    } + { timeout_ms, reserved }
+    } + {
+        timeout_ms, reserved, io_min_bytes, io_opt_bytes, chunk_sectors, dma_alignment_mask,
+    }
     table::PrepareArgs 0 { size, devices, image_bytes }
     table::FreezeArgs 0 { size, schema, buffer, capacity, used }
     table::AdoptArgs 0 { size, devices, epoch, image, image_bytes } + { flags, reserved }
@@ -157,6 +159,7 @@ layouts! {
         fallback,
     }
     control::Commit 1 { size, payload }
+    bio::BioEnd 2 { end }
 }
 
 /// The layout hash of this major version: of its first minor.

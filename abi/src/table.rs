@@ -158,8 +158,10 @@ pub struct PayloadTable {
     /// payload may run or be scheduled to run. Must succeed; what it returns is reported.
     pub abandon: Option<unsafe extern "C" fn() -> i32>,
     /// Takes a request of the device bound to `cookie`. Called by the block layer's dispatch: RCU
-    /// read side, possibly softirq-disabled, must not sleep. Returns one of
-    /// [`super::request::status`]; with anything but OK the payload has not taken the request.
+    /// read side, possibly softirq-disabled, must not sleep; since 1.2, for a device with
+    /// [`super::device::feature::SLEEPS`]: process context, may sleep, but must not wait for another request of
+    /// its own devices. Returns one of [`super::request::status`]; with anything but OK the payload has not
+    /// taken the request.
     pub queue_rq: Option<unsafe extern "C" fn(cookie: u64, request: *mut Request) -> u32>,
     /// Carries out an opaque command. May create and destroy devices.
     pub command: Option<unsafe extern "C" fn(args: *mut CommandArgs) -> i32>,
@@ -172,8 +174,8 @@ pub struct PayloadTable {
     /// background work begins, deadlines move by the length of the pause. I/O is served already.
     /// Also called without a *suspend* before. Must succeed; what it returns is reported.
     pub resume: Option<unsafe extern "C" fn(args: *const ResumeArgs) -> i32>,
-    /// Lets go of every request that the payload owes, because the deadline of a drain has passed. When it
-    /// returns 0 the payload will touch none of them, or their data, again, and nothing that it has sent on
+    /// Lets go of every request that the payload owes, because the deadline of a drain has passed. No
+    /// dispatch runs. When it returns 0 the payload will touch none of them, or their data, again, and nothing that it has sent on
     /// their behalf can still reach a medium: no late write, no DMA. Atom then takes the requests
     /// back. An errno: it cannot promise that, and the handoff is undone. Needed by
     /// [`super::version::caps::REISSUE`].

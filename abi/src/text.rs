@@ -50,6 +50,14 @@ impl Text {
         self.as_str().is_empty()
     }
 
+    /// The same without control characters of ASCII, each of which becomes a space.
+    pub fn one_line(mut self) -> Self {
+        let end = self.as_str().len();
+        let used = self.bytes.get_mut(..end).unwrap_or(&mut []);
+        used.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
+        self
+    }
+
     /// The raw bytes, as they stand in an image.
     pub const fn to_bytes(self) -> [u8; TEXT_BYTES] {
         self.bytes

@@ -4,6 +4,7 @@
 //!
 //! Versions of this interface, newest first:
 //!
+//! - 1.2: a dispatch that may sleep, the ends of bios, the payload's own events; more limits of a device.
 //! - 1.1: background work, taking requests back, reasons, timeouts; preserved files and sockets; checkpoints;
 //!   changing a device; policies for the deadline, for a soak and for when nobody is adopted.
 //! - 1.0: the first.
@@ -13,7 +14,7 @@ use core::fmt;
 /// The interface changes incompatibly with this number.
 pub const ABI_MAJOR: u16 = 1;
 /// The interface grows at the end of its tables with this number.
-pub const ABI_MINOR: u16 = 1;
+pub const ABI_MINOR: u16 = 2;
 
 /// The minor versions of one major version that a side can work with, both ends included.
 #[repr(C)]
@@ -67,6 +68,12 @@ pub mod caps {
     pub const CHECKPOINTS: u64 = 1 << 6;
     /// The payload is asked about requests that take too long. Since 1.1.
     pub const TIMEOUTS: u64 = 1 << 7;
+    /// *queue_rq* of a device may sleep. Since 1.2.
+    pub const SLEEPING_DISPATCH: u64 = 1 << 8;
+    /// Atom stands between the end of a bio and the payload. Since 1.2.
+    pub const BIO_ENDS: u64 = 1 << 9;
+    /// The payload's own events are told where Atom's are. Since 1.2.
+    pub const EVENTS: u64 = 1 << 10;
 
     /// What this Atom offers.
     pub const OFFERED: u64 = DEVICES
@@ -76,7 +83,10 @@ pub mod caps {
         | PRESERVED_OBJECTS
         | CHANGES
         | CHECKPOINTS
-        | TIMEOUTS;
+        | TIMEOUTS
+        | SLEEPING_DISPATCH
+        | BIO_ENDS
+        | EVENTS;
 
     /// The name of one capability bit, for messages.
     pub fn name(bit: u64) -> &'static str {
@@ -89,6 +99,9 @@ pub mod caps {
             CHANGES => "changes",
             CHECKPOINTS => "checkpoints",
             TIMEOUTS => "timeouts",
+            SLEEPING_DISPATCH => "sleeping-dispatch",
+            BIO_ENDS => "bio-ends",
+            EVENTS => "events",
             _ => "unknown",
         }
     }

@@ -63,6 +63,31 @@ fn the_present_minor_is_laid_out_as_its_blessed_file_says() {
 }
 
 #[test]
+fn every_minor_between_is_the_beginning_of_the_present_one() {
+    let structures = |text: &str| -> Vec<(String, Vec<String>)> {
+        let blocks = text.split("\n\n").skip(1);
+        blocks
+            .map(|block| {
+                let mut lines = block.lines();
+                let name = lines.next().unwrap_or_default().split(':').next().unwrap_or_default();
+                (name.to_owned(), lines.map(str::to_owned).collect())
+            })
+            .collect()
+    };
+    let present = structures(&present());
+    for minor in 1..ABI_MINOR {
+        let path = format!("{}/layout/v{ABI_MAJOR}.{minor}.txt", env!("CARGO_MANIFEST_DIR"));
+        let blessed = std::fs::read_to_string(&path).expect("a published layout stays");
+        let blessed = structures(&blessed);
+        assert!(blessed.len() > 20, "{path}");
+        for ((name, before), (same_name, now)) in blessed.iter().zip(&present) {
+            assert_eq!(name, same_name, "{path}");
+            assert_eq!(now.get(..before.len()), Some(before.as_slice()), "{path}: {name}");
+        }
+    }
+}
+
+#[test]
 fn structures_have_only_grown_at_their_end() {
     for layout in LAYOUTS {
         for field in layout.added {

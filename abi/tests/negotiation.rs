@@ -64,6 +64,28 @@ fn a_refusal_names_both_sides() {
 }
 
 #[test]
+fn every_capability_that_is_offered_has_a_name_of_its_own() {
+    let bits = (0..64).map(|shift| 1u64 << shift).filter(|bit| caps::OFFERED & bit != 0);
+    let names: Vec<_> = bits.map(caps::name).collect();
+    assert_eq!(names.len(), 11);
+    assert!(!names.contains(&"unknown"), "{names:?}");
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len());
+}
+
+#[test]
+fn a_client_is_refused_by_an_atom_of_1_1_for_its_minor_and_not_only_for_what_it_lacks() {
+    let client_abi = AbiRange { minor_min: 2, ..AbiRange::CURRENT };
+    let needs = caps::SLEEPING_DISPATCH | caps::BIO_ENDS | caps::EVENTS;
+    let client = Offer { abi: client_abi, requires: needs, ..payload() };
+    assert_eq!(negotiate(&Offer::ATOM, &client).map(|agreement| agreement.minor), Ok(2));
+    let before = AbiRange { minor_max: 1, ..AbiRange::CURRENT };
+    let old = Offer { abi: before, provides: caps::OFFERED & !needs, ..Offer::ATOM };
+    let refused = negotiate(&old, &client);
+    assert_eq!(refused.map_err(|refusal| refusal.code), Err(reason::ABI_MINOR));
+}
+
+#[test]
 fn the_newest_schema_that_both_know_is_chosen() {
     let old = schemas((1, 1), (1, 1));
     let new = schemas((1, 2), (1, 2));

@@ -8,7 +8,7 @@ use atom_abi::control::{
     self, hold, number, policy, setting, stage, Settings, IOC_COMMIT, IOC_SETTINGS, IOC_STATUS,
     MAX_DEADLINE_NS,
 };
-use atom_abi::device::{feature, ChangeError, DeviceSpec, MAX_TIMEOUT_MS};
+use atom_abi::device::{feature, ChangeError, DeviceSpec, MAX_DMA_ALIGNMENT_MASK, MAX_TIMEOUT_MS};
 use atom_abi::request::{op, reissue, stage_of, Reissue};
 use atom_abi::text::Text;
 
@@ -48,6 +48,10 @@ fn a_change_that_no_holder_notices_badly_is_made_whether_the_device_is_open_or_n
     assert_eq!(change(|spec| spec.features |= feature::READ_ONLY), same);
     assert_eq!(change(|spec| spec.max_sectors = 8), same);
     assert_eq!(change(|spec| spec.timeout_ms = MAX_TIMEOUT_MS), same);
+    assert_eq!(change(|spec| spec.io_min_bytes = 1 << 16), same);
+    assert_eq!(change(|spec| spec.io_opt_bytes = 1 << 20), same);
+    assert_eq!(change(|spec| spec.chunk_sectors = 128), same);
+    assert_eq!(change(|spec| spec.dma_alignment_mask = MAX_DMA_ALIGNMENT_MASK), same);
     let discard = |spec: &mut DeviceSpec| {
         spec.discard_granularity_bytes = 4096;
         spec.max_discard_sectors = 1024;
@@ -76,7 +80,11 @@ fn a_change_of_what_cannot_be_changed_is_never_made() {
     assert_eq!(change(|spec| spec.hw_queues = 1), never);
     assert_eq!(change(|spec| spec.queue_depth = 65), never);
     assert_eq!(change(|spec| spec.capacity_sectors = 0), never);
-    assert_eq!(change(|spec| spec.features = 1 << 30), never, "an unknown feature");
+    assert_eq!(change(|spec| spec.features = 1 << 29), never, "an unknown feature");
+    assert_eq!(change(|spec| spec.features |= feature::SLEEPS), never, "its dispatch is for life");
+    let sleeping = DeviceSpec { features: feature::SLEEPS, ..spec() };
+    assert_eq!(sleeping.check_change(&spec(), false), Err(ChangeError::Invalid));
+    assert_eq!(sleeping.check_change(&sleeping, true), Ok(()));
     assert_eq!(change(|spec| spec.timeout_ms = MAX_TIMEOUT_MS + 1), never);
     assert_eq!(change(|spec| spec.max_sectors = 7), never);
     assert_eq!(change(|spec| spec.logical_block_bytes = 513), never);
@@ -86,12 +94,57 @@ fn a_change_of_what_cannot_be_changed_is_never_made() {
         spec.capacity_sectors = 9;
     };
     assert_eq!(change(not_whole_blocks), never);
+    assert_eq!(change(|spec| spec.dma_alignment_mask = 8), never, "no mask");
+    assert_eq!(change(|spec| spec.dma_alignment_mask = 8191), never, "more than a page");
+    assert_eq!(change(|spec| spec.io_min_bytes = 700), never, "no whole blocks");
+    assert_eq!(change(|spec| spec.io_opt_bytes = 1025), never, "no whole blocks");
     // The kind of refusal that weighs more comes first.
     let both = |spec: &mut DeviceSpec| {
         spec.capacity_sectors = 8;
         spec.hw_queues = 1;
     };
     assert_eq!(change(both), never);
+}
+
+#[test]
+fn what_suits_a_device_comes_in_its_blocks() {
+    let with = |change: &dyn Fn(&mut DeviceSpec)| {
+        let mut spec = DeviceSpec { logical_block_bytes: 4096, ..spec() };
+        change(&mut spec);
+        spec.is_valid()
+    };
+    assert!(with(&|_| {}));
+    for (sectors, valid) in [(1, false), (7, false), (8, true), (12, false), (24, true)] {
+        assert_eq!(with(&|spec| spec.chunk_sectors = sectors), valid, "chunks of {sectors}");
+        let bytes = sectors * 512;
+        assert_eq!(with(&|spec| spec.io_min_bytes = bytes), valid, "at least {bytes}");
+        assert_eq!(with(&|spec| spec.io_opt_bytes = bytes), valid, "best with {bytes}");
+    }
+    let masks: Vec<u32> =
+        (0..=8192).filter(|mask| with(&|spec| spec.dma_alignment_mask = *mask)).collect();
+    assert_eq!(masks, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047, 4095]);
+    assert!(!with(&|spec| spec.dma_alignment_mask = u32::MAX));
+}
+
+#[test]
+fn of_a_spec_as_much_is_taken_as_both_sides_know() {
+    let all = size_of::<DeviceSpec>();
+    let versions = [DeviceSpec::BYTES_1_0, DeviceSpec::BYTES_1_1, all];
+    assert_eq!(versions, [48, 56, 72]);
+    for size in 0..200 {
+        let newest = versions.into_iter().rev().find(|version| *version <= size);
+        assert_eq!(DeviceSpec::bytes_taken(size), newest, "{size}");
+    }
+}
+
+#[test]
+fn a_text_in_one_line_has_lost_nothing_but_its_controls() {
+    let one_line = |text| Text::new(text).one_line();
+    assert_eq!(one_line("ein Fehler: größer").as_str(), "ein Fehler: größer");
+    assert_eq!(one_line("a\nATOM_EVENT=switch\x1b[2J\t\x7f").as_str(), "a ATOM_EVENT=switch [2J  ");
+    assert!(one_line("").is_empty());
+    let cut = Text::from_bytes([0xff; 64]).one_line();
+    assert!(cut.is_empty(), "what is no text stays none");
 }
 
 fn wanted(change: u32) -> Settings {

@@ -49,6 +49,9 @@ pub(crate) struct Disk {
     left: AtomicU32,
     /// The payload is asked about requests that take long.
     asks: AtomicBool,
+    /// The grace period after which no dispatch runs that had begun before the gate closed; only of a device
+    /// whose dispatches may sleep.
+    settling: AtomicU64,
     #[pin]
     tag_set: Opaque<bindings::blk_mq_tag_set>,
 }
@@ -127,7 +130,13 @@ impl Disk {
             // STACKING: a processor that goes offline must not wait for requests that are held, because
             // the task that takes it down holds a lock that loading a module needs
             // (`blk_mq_hctx_notify_offline`). The record of a request outlives it without a scheduler.
-            flags: bindings::BLK_MQ_F_STACKING | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT,
+            flags: bindings::BLK_MQ_F_STACKING
+                | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT
+                | match spec.features & feature::SLEEPS {
+                    0 => 0,
+                    // Dispatches in process context, and on the read side of the tag set's SRCU instead of RCU's.
+                    _ => bindings::BLK_MQ_F_BLOCKING,
+                },
             ..pin_init::zeroed()
         };
         let disk = Arc::pin_init(
@@ -139,6 +148,7 @@ impl Disk {
                 errors: AtomicU64::new(0),
                 left: AtomicU32::new(0),
                 asks: AtomicBool::new(spec.timeout_ms != 0),
+                settling: AtomicU64::new(0),
                 tag_set <- Opaque::try_ffi_init(|slot: *mut bindings::blk_mq_tag_set| {
                     // SAFETY: The slot is valid for writes and pinned.
                     unsafe {
@@ -172,12 +182,28 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Makes the device visible; partitions are read from it here. Sleeps.
+    /// Makes the device visible. Sleeps, and does no I/O: its partitions are read when it is opened first.
     pub(crate) fn add(&self) -> Result {
-        // SAFETY: The gendisk is complete and is added once.
-        kernel::error::to_result(unsafe {
-            bindings::device_add_disk(null_mut(), self.gendisk(), null_mut())
-        })
+        let gendisk = self.gendisk();
+        let suppress = bindings::GD_SUPPRESS_PART_SCAN as ffi::c_ulong;
+        let need = bindings::GD_NEED_PART_SCAN as ffi::c_ulong;
+        // SAFETY: The gendisk is complete and is added once; its state is a set of bits that everybody changes
+        // like this.
+        unsafe {
+            let state = addr_of_mut!((*gendisk).state);
+            bindings::set_bit(suppress, state);
+            bindings::set_bit(need, state);
+            kernel::error::to_result(bindings::device_add_disk(null_mut(), gendisk, null_mut()))?;
+            bindings::clear_bit(suppress, state);
+            fence(Ordering::SeqCst);
+            if state.read_volatile() & (1 << need) == 0 {
+                // It was opened already, in vain: whoever looks for partitions is to open it again.
+                bindings::set_bit(need, state);
+                let device = addr_of_mut!((*(*gendisk).part0).bd_device.kobj);
+                bindings::kobject_uevent(device, bindings::kobject_action_KOBJ_CHANGE);
+            }
+        }
+        Ok(())
     }
 
     /// Takes the device away again, after [`Disk::add`] has succeeded and [`Handles::refuse`]. When
@@ -268,10 +294,43 @@ impl Disk {
         unsafe { ((*self.tag_set.get()).nr_hw_queues, (*self.tag_set.get()).queue_depth) }
     }
 
-    /// Holds what is dispatched from here on; complete after [`super::grace_period`]. Does not sleep.
+    /// Holds what is dispatched from here on; complete after [`super::grace_period`] and once it
+    /// [`Disk::is_settled`]. Does not sleep.
     pub(crate) fn close_gate(&self) {
+        let queue = self.queue();
         // SAFETY: The queue exists as long as `self`.
-        unsafe { bindings::blk_mq_quiesce_queue_nowait(self.queue()) };
+        unsafe { bindings::blk_mq_quiesce_queue_nowait(queue) };
+        let Some(srcu) = self.srcu() else {
+            return;
+        };
+        // SAFETY: As above. A spinlock of the kernel begins with its raw one. It is taken to have interrupts off:
+        // the one that starts the grace period has to see that it is urgent, else it waits for a jiffy.
+        unsafe {
+            let lock = addr_of_mut!((*queue).queue_lock).cast();
+            let flags = bindings::_raw_spin_lock_irqsave(lock);
+            let settling = bindings::start_poll_synchronize_srcu(srcu);
+            bindings::srcu_expedite_current(srcu);
+            bindings::_raw_spin_unlock_irqrestore(lock, flags);
+            self.settling.store(settling as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// True when no dispatch runs any more that had begun before the gate closed, also none that sleeps.
+    /// [`super::grace_period`] came before. Does not sleep.
+    pub(crate) fn is_settled(&self) -> bool {
+        let Some(srcu) = self.srcu() else {
+            return true;
+        };
+        let settling = self.settling.load(Ordering::Relaxed) as ffi::c_ulong;
+        // SAFETY: The SRCU exists as long as the tag set.
+        unsafe { bindings::poll_state_synchronize_srcu(srcu, settling) }
+    }
+
+    /// The SRCU of dispatches that may sleep; none where they may not.
+    fn srcu(&self) -> Option<*mut bindings::srcu_struct> {
+        // SAFETY: Written when the tag set was allocated, and not changed after.
+        let srcu = unsafe { (*self.tag_set.get()).srcu };
+        (!srcu.is_null()).then_some(srcu)
     }
 
     /// Dispatches what was held. Once for each [`Disk::close_gate`].
@@ -458,6 +517,11 @@ impl PinnedDrop for Disk {
             if !gendisk.is_null() {
                 bindings::put_disk(gendisk);
             }
+            if let Some(srcu) = self.srcu() {
+                // For what `close_gate` has begun; and again for what the end of that may begin.
+                bindings::srcu_barrier(srcu);
+                bindings::srcu_barrier(srcu);
+            }
             bindings::blk_mq_free_tag_set(self.tag_set.get());
         }
     }
@@ -474,6 +538,10 @@ fn set_limits(limits: &mut bindings::queue_limits, spec: &DeviceSpec) {
     limits.max_hw_discard_sectors = if discards { spec.max_discard_sectors } else { 0 };
     limits.discard_granularity = spec.discard_granularity_bytes;
     limits.max_write_zeroes_sectors = spec.max_write_zeroes_sectors;
+    limits.io_min = spec.io_min_bytes;
+    limits.io_opt = spec.io_opt_bytes;
+    limits.chunk_sectors = spec.chunk_sectors;
+    limits.dma_alignment = spec.dma_alignment_mask;
 }
 
 /// The record of a request of one of our tag sets.
@@ -482,7 +550,20 @@ fn record_of(request: *mut bindings::request) -> *mut Request {
     request.wrapping_add(1).cast()
 }
 
-/// Context: RCU read side of a dispatch, must not sleep.
+/// True while the gate is closed. When it is false on the RCU read side, the grace period of a gate that closes
+/// now lasts until that side has ended.
+///
+/// # Safety
+///
+/// `queue` must be that of a `Disk`.
+#[inline]
+unsafe fn is_closed(queue: *const bindings::request_queue) -> bool {
+    // SAFETY: By the function's contract; the flags are a word that the block layer writes as a whole.
+    let flags = unsafe { addr_of!((*queue).queue_flags).read_volatile() };
+    flags & (1 << bindings::QUEUE_FLAG_QUIESCED) != 0
+}
+
+/// Context: a dispatch: RCU read side, must not sleep; or, of a device whose dispatches may sleep, process.
 ///
 /// # Safety
 ///
@@ -494,6 +575,14 @@ unsafe extern "C" fn queue_rq(
     // SAFETY: The block layer passes a queue of a `Disk` and a request of its tag set, which is ours
     // until it is ended; the queue data is the `Disk` and outlives the queue.
     unsafe {
+        // A dispatch that may sleep is on the read side until the request is the payload's: from there on a
+        // drain waits for it.
+        let sleeps = (*hctx).flags & bindings::BLK_MQ_F_BLOCKING as ffi::c_ulong != 0;
+        let guard = sleeps.then(kernel::sync::rcu::read_lock);
+        if sleeps && is_closed((*hctx).queue) {
+            // The dispatch before it has slept meanwhile.
+            return status::RESOURCE as u8;
+        }
         // Whatever the gate's opening made visible is read after it; free on x86.
         fence(Ordering::Acquire);
         let request = (*data).rq;
@@ -522,6 +611,7 @@ unsafe extern "C" fn queue_rq(
         if replay {
             (*record).flags |= flags::REPLAY;
         }
+        drop(guard);
         // The gate argument: a filled slot's entry can be called here.
         let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
         match entry(seated.cookie, record) {
@@ -579,13 +669,11 @@ unsafe extern "C" fn timed_out(request: *mut bindings::request) -> bindings::blk
         let disk = &*(*queue).queuedata.cast::<Disk>();
         let record = record_of(request);
         let _guard = kernel::sync::rcu::read_lock();
-        let quiesced = addr_of!((*queue).queue_flags).read_volatile()
-            & (1 << bindings::QUEUE_FLAG_QUIESCED)
-            != 0;
+        let closed = is_closed(queue);
         fence(Ordering::Acquire);
         match disk.slot.timeout() {
             Some(seated)
-                if !quiesced && (*record).ownership.read() == (seated.epoch, Owner::Payload) =>
+                if !closed && (*record).ownership.read() == (seated.epoch, Owner::Payload) =>
             {
                 let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
                 match entry(seated.cookie, record) {

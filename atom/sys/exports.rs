@@ -4,10 +4,11 @@
 
 use core::ptr::copy_nonoverlapping;
 
-use kernel::ffi;
 use kernel::prelude::*;
+use kernel::{bindings, ffi};
 
 use super::{disk, preserved, Object, Payload};
+use crate::abi::bio::BioEnd;
 use crate::abi::device::DeviceSpec;
 use crate::abi::request::Request;
 use crate::abi::table::PayloadTable;
@@ -42,11 +43,8 @@ unsafe fn answer<T>(result: Result<T>, to: *mut T) -> i32 {
 unsafe fn read_spec(spec: *const DeviceSpec) -> Result<DeviceSpec> {
     // SAFETY: By the function's contract it begins with its size.
     let known = unsafe { spec.cast::<u32>().read() } as usize;
-    if known < DeviceSpec::BYTES_1_0 {
-        return Err(EINVAL);
-    }
+    let bytes = DeviceSpec::bytes_taken(known).ok_or(EINVAL)?;
     let mut copied = DeviceSpec::new(0);
-    let bytes = known.min(core::mem::size_of::<DeviceSpec>());
     // SAFETY: Both sides have that many bytes; a spec is plain numbers.
     unsafe {
         copy_nonoverlapping(spec.cast::<u8>(), core::ptr::from_mut(&mut copied).cast(), bytes);
@@ -189,4 +187,29 @@ extern "C" fn atom_object_release(key: u64, kind: u32) -> i32 {
         calls::PAGES => EINVAL.to_errno(),
         _ => errno(calls::release(key, kind)),
     }
+}
+
+/// Context: any; whoever has completed the bio.
+///
+/// # Safety
+///
+/// See `abi/src/calls.rs`.
+#[no_mangle]
+unsafe extern "C" fn atom_bio_end(bio: *mut ffi::c_void) {
+    // The payload lets its memory and code go after a grace period.
+    let _guard = kernel::sync::rcu::read_lock();
+    // SAFETY: By the contract of the call; what `bi_private` points to exists until the bio has ended.
+    unsafe {
+        let end = &*(*bio.cast::<bindings::bio>()).bi_private.cast::<BioEnd>();
+        (end.end)(bio);
+    }
+}
+
+/// # Safety
+///
+/// See `abi/src/calls.rs`.
+#[no_mangle]
+unsafe extern "C" fn atom_event(id: i32, device: u32, text: *const Text) -> i32 {
+    // SAFETY: By the contract of the call.
+    errno(calls::event(id as u32, device, unsafe { *text }))
 }

@@ -17,10 +17,11 @@
 //!
 //! Three arguments carry most of the proofs:
 //!
-//! - **Gate.** A payload's `queue_rq` and `timeout` are only called from those of `disk.rs`, on the RCU read
-//!   side and while the queue is not quiesced. After [`Disk::close_gate`] on every device and one
-//!   [`grace_period`] no such call runs or begins until [`Disk::open_gate`]. A slot changes only in
-//!   between, or before the disk is added.
+//! - **Gate.** A payload's `queue_rq` and `timeout` are only called from those of `disk.rs`, for what a slot
+//!   was seen to hold on the RCU read side while the queue was not quiesced. After [`Disk::close_gate`] on every
+//!   device and one [`grace_period`] no such call begins until [`Disk::open_gate`], and none runs but a
+//!   `queue_rq` that may sleep. Those have returned when [`Disk::is_settled`] says so of every device; without that
+//!   only a payload is left whose module stays for ever. A slot changes only in between, or before the disk is added.
 //! - **Pin.** Operations of a payload are called through [`crate::operation::run`], which does so only
 //!   while the list of payloads has a [`ModuleRef`] on its module, so the code stays. The table is Atom's copy.
 //! - **Record.** The per-request record lies behind each `struct request` of a tag set that was
@@ -99,10 +100,17 @@ fn to_jiffies(ns: u64) -> ffi::c_ulong {
     unsafe { bindings::nsecs_to_jiffies(ns) }
 }
 
-/// Waits until every dispatch that had begun has ended (`synchronize_rcu_expedited`). Sleeps.
+/// Waits until every dispatch that had begun has ended, or is one that may sleep and has handed its request
+/// over (`synchronize_rcu_expedited`). Sleeps.
 pub(crate) fn grace_period() {
     // SAFETY: Process context by the contract of the callers.
     unsafe { bindings::synchronize_rcu_expedited() };
+}
+
+/// Sleeps for a small part of a moment; cannot be killed.
+pub(crate) fn instant() {
+    // SAFETY: Process context by the contract of the callers.
+    unsafe { bindings::usleep_range_state(20, 50, bindings::TASK_UNINTERRUPTIBLE) };
 }
 
 /// Sleeps for some moments, also when the task is being killed.

@@ -47,7 +47,7 @@ pub fn explore_up_to(
 /// Processors of the machine.
 pub const CPUS: usize = 2;
 
-/// The RCU read sides of the processors. They order nothing among each other.
+/// The read sides of the processors, of RCU or of an SRCU. They order nothing among each other.
 pub struct Cpus([Mutex<()>; CPUS]);
 
 impl Cpus {
@@ -210,9 +210,22 @@ impl Device {
 
     /// Hands the request to whoever is in the slot, who ends it at once.
     pub fn serve(&self, payloads: &[Payload]) -> Dispatched {
-        let Some(seated) = self.slot.read() else { return Dispatched::Failed };
-        let payload = Payload::of_entry(payloads, seated.entry);
+        match self.claim() {
+            Some(seated) => self.hand_over(seated, payloads),
+            None => Dispatched::Failed,
+        }
+    }
+
+    /// Makes the request that of whoever is in the slot.
+    pub fn claim(&self) -> Option<Seated> {
+        let seated = self.slot.read()?;
         self.request.claim(seated.epoch);
+        Some(seated)
+    }
+
+    /// Hands it to that payload, which ends it at once.
+    pub fn hand_over(&self, seated: Seated, payloads: &[Payload]) -> Dispatched {
+        let payload = Payload::of_entry(payloads, seated.entry);
         payload.enter(seated);
         assert_eq!(self.request.end(payload.epoch), Ok(()), "nobody else owns the request");
         payload.runs();

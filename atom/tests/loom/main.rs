@@ -18,5 +18,6 @@ mod handles;
 mod machine;
 mod order;
 mod replay;
+mod sleeping;
 mod timeout;
 mod unload;

@@ -9,13 +9,23 @@
 //!   LATE     refused u32, accepted u32
 //!   ASKED    times u64, nanoseconds u64
 //!   PROBE    local port u32, byte u32, the device's first bytes 8
+//!   COMPOSE, RESIZE, SHOW, RECONNECT
+//!            outcome u32; 1, refused: errno u32, target u32 or all ones, why (length u32, bytes); 0, done:
+//!     COMPOSE, RESIZE
+//!            volume u64, sectors u64, device u32, targets u32, then each: sectors used u64, sectors it has u64
+//!     SHOW   schema u32, a description, counts 2, what it is made of, then each target, see `shown.rs`
+//!     RECONNECT  nothing
 //!   others   nothing
 //! ```
+//!
+//! To what can be refused with a reason the kernel's error would say too little: such a command succeeds,
+//! and its answer says what came of it.
 
 use super::abi::image::Fields;
 use super::counts::{Counts2, COUNTS2_BYTES};
-use super::protocol::{check_end, check_version, Output, ProtocolError, VERSION};
+use super::protocol::{check_end, check_version, Output, ProtocolError, ALL_TARGETS, VERSION};
 use super::shape::{Description, DESCRIPTION_BYTES};
+use super::spec::MAX_TARGETS;
 
 /// Bytes of the answer to a command that only succeeds.
 pub const DONE_BYTES: usize = 4;
@@ -33,6 +43,169 @@ pub const ENTRY_BYTES: usize = DESCRIPTION_BYTES + COUNTS2_BYTES;
 pub const END_OF_LIST: u32 = u32::MAX;
 
 const LIST_HEADER_BYTES: usize = 16;
+
+/// Longest reason of a [`Refused`], in bytes.
+pub const MAX_WHY_BYTES: usize = 192;
+
+/// What came of a command whose refusal has a reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome<'a, T> {
+    /// It was carried out.
+    Done(T),
+    /// It was refused, and nothing has changed.
+    Refused(Refused<'a>),
+}
+
+/// Why a command was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused<'a> {
+    /// The kernel's number of the error, greater than zero.
+    pub errno: u32,
+    /// Index of the target that it is about.
+    pub target: Option<u32>,
+    /// In a few words, at most [`MAX_WHY_BYTES`].
+    pub why: &'a str,
+}
+
+const DONE: u32 = 0;
+const REFUSED: u32 = 1;
+
+impl Refused<'_> {
+    /// Encodes into `buffer` and returns the length. Of a reason that is too long only the start is taken.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut length = self.why.len().min(MAX_WHY_BYTES);
+        while !self.why.is_char_boundary(length) {
+            length = length.saturating_sub(1);
+        }
+        let why = self.why.as_bytes().get(..length).unwrap_or(&[]);
+        let mut out = Output::new(buffer);
+        out.put(&[
+            &VERSION.to_le_bytes(),
+            &REFUSED.to_le_bytes(),
+            &self.errno.to_le_bytes(),
+            &self.target.unwrap_or(ALL_TARGETS).to_le_bytes(),
+            &(why.len() as u32).to_le_bytes(),
+            why,
+        ])?;
+        Ok(out.at)
+    }
+}
+
+/// Begins an answer that says that the command was carried out.
+pub(super) fn begin_done(out: &mut Output<'_>) -> Result<(), ProtocolError> {
+    out.put(&[&VERSION.to_le_bytes(), &DONE.to_le_bytes()])
+}
+
+/// Reads hostile bytes up to what follows when the command was carried out.
+pub(super) fn decode_outcome<'a>(
+    fields: &mut Fields<'a>,
+) -> Result<Outcome<'a, ()>, ProtocolError> {
+    check_version(fields)?;
+    match fields.u32()? {
+        DONE => Ok(Outcome::Done(())),
+        REFUSED => {
+            let errno = fields.u32()?;
+            let target = Some(fields.u32()?).filter(|target| *target != ALL_TARGETS);
+            let length = usize::try_from(fields.u32()?).map_err(|_| ProtocolError::Truncated)?;
+            if length > MAX_WHY_BYTES {
+                return Err(ProtocolError::Invalid("length of a reason"));
+            }
+            let why = core::str::from_utf8(fields.slice(length)?)
+                .map_err(|_| ProtocolError::Invalid("reason"))?;
+            check_end(fields)?;
+            Ok(Outcome::Refused(Refused { errno, target, why }))
+        }
+        _ => Err(ProtocolError::Invalid("outcome")),
+    }
+}
+
+/// Encodes the answer to a command that was carried out and has nothing to say.
+pub fn encode_outcome_done(buffer: &mut [u8]) -> Result<usize, ProtocolError> {
+    let mut out = Output::new(buffer);
+    begin_done(&mut out)?;
+    Ok(out.at)
+}
+
+/// Decodes the answer to a command that can be refused with a reason and has nothing else to say.
+pub fn decode_outcome_done(bytes: &[u8]) -> Result<Outcome<'_, ()>, ProtocolError> {
+    let mut fields = Fields::new(bytes);
+    let outcome = decode_outcome(&mut fields)?;
+    check_end(&fields)?;
+    Ok(outcome)
+}
+
+/// What a target gives to its volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// Sectors that the volume uses.
+    pub used: u64,
+    /// Sectors that the target has.
+    pub sectors: u64,
+}
+
+/// The answer to [`Command::Compose`](super::protocol::Command::Compose) and
+/// [`Command::Resize`](super::protocol::Command::Resize).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Composed<'a> {
+    /// Identity of the volume.
+    pub volume: u64,
+    /// N of `/dev/atomN`.
+    pub device: u32,
+    /// Its capacity in sectors of 512 bytes.
+    pub sectors: u64,
+    targets: &'a [u8],
+}
+
+impl<'a> Composed<'a> {
+    /// Encodes into `buffer` and returns the length.
+    pub fn encode(
+        volume: u64,
+        device: u32,
+        sectors: u64,
+        targets: impl ExactSizeIterator<Item = Given>,
+        buffer: &mut [u8],
+    ) -> Result<usize, ProtocolError> {
+        let mut out = Output::new(buffer);
+        begin_done(&mut out)?;
+        out.put(&[
+            &volume.to_le_bytes(),
+            &sectors.to_le_bytes(),
+            &device.to_le_bytes(),
+            &(targets.len() as u32).to_le_bytes(),
+        ])?;
+        for given in targets {
+            out.put(&[&given.used.to_le_bytes(), &given.sectors.to_le_bytes()])?;
+        }
+        Ok(out.at)
+    }
+
+    /// Decodes hostile bytes.
+    pub fn decode(bytes: &'a [u8]) -> Result<Outcome<'a, Self>, ProtocolError> {
+        let mut fields = Fields::new(bytes);
+        if let Outcome::Refused(refused) = decode_outcome(&mut fields)? {
+            return Ok(Outcome::Refused(refused));
+        }
+        let (volume, sectors, device) = (fields.u64()?, fields.u64()?, fields.u32()?);
+        let count = usize::try_from(fields.u32()?).map_err(|_| ProtocolError::Truncated)?;
+        if !(1..=MAX_TARGETS).contains(&count) {
+            return Err(ProtocolError::Invalid("number of targets"));
+        }
+        let targets = fields.slice(count.saturating_mul(16))?;
+        check_end(&fields)?;
+        Ok(Outcome::Done(Self { volume, device, sectors, targets }))
+    }
+
+    /// What each target gives, in their order.
+    pub fn targets(&self) -> impl Iterator<Item = Given> + 'a {
+        self.targets.chunks_exact(16).filter_map(|bytes| {
+            let mut fields = Fields::new(bytes);
+            Some(Given { used: fields.u64().ok()?, sectors: fields.u64().ok()? })
+        })
+    }
+}
+
+/// Bytes of the longest answer to COMPOSE.
+pub const MAX_COMPOSED_BYTES: usize = 32 + 16 * MAX_TARGETS;
 
 /// Encodes the answer to a command that only succeeds.
 pub fn encode_done(buffer: &mut [u8]) -> Result<usize, ProtocolError> {

@@ -7,6 +7,8 @@ use core::ops::ControlFlow;
 use kernel::prelude::*;
 
 use crate::answers::{encode_done, Created, Entry, ListWriter, CREATED_BYTES, END_OF_LIST};
+#[cfg(payload_client)]
+use crate::compose;
 use crate::counts::Counts;
 use crate::fault::{Points, Variant};
 use crate::identity;
@@ -34,6 +36,26 @@ pub(crate) fn carry_out(volumes: &mut Volumes, input: &[u8], output: &mut [u8]) 
             encode_done(output).map_err(errno)
         }
         Command::List { from } => list(volumes, from, output),
+        #[cfg(payload_client)]
+        Command::Compose(wanted) => {
+            let (length, changed) = compose::compose(volumes, &wanted, output)?;
+            if changed {
+                ops::checkpoint(volumes);
+            }
+            Ok(length)
+        }
+        #[cfg(payload_client)]
+        Command::Show { name } => compose::show(volumes, &name, output),
+        #[cfg(payload_client)]
+        Command::Resize { name, made } => {
+            let (length, changed) = compose::resize(volumes, &name, &made, output)?;
+            if changed {
+                ops::checkpoint(volumes);
+            }
+            Ok(length)
+        }
+        #[cfg(payload_client)]
+        Command::Reconnect { name, target } => compose::reconnect(volumes, &name, target, output),
         other => Variant::command(&other, output),
     }
 }
@@ -69,7 +91,7 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
         volumes.remove(id.slot());
         release(store);
     })?;
-    sys::with(id.slot(), |volume| volume.set_device(device));
+    sys::with_owned(id.slot(), |volume| volume.set_device(device));
     let answer = Created { volume: id.to_u64(), device };
     answer.encode(output).map_err(errno)
 }
@@ -77,11 +99,15 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
 /// Errors: `EBUSY` while somebody has the device open.
 fn destroy(volumes: &mut Volumes, slot: usize) -> Result {
     let (device, store) =
-        sys::with(slot, |volume| (volume.device(), volume.store_key())).ok_or(ENOENT)?;
+        sys::with_owned(slot, |volume| (volume.device(), volume.store_key())).ok_or(ENOENT)?;
+    #[cfg(payload_client)]
+    let targets = compose::Closing::of(slot);
     // When it returns, all requests have ended and none will come.
     sys::destroy_device(device)?;
     volumes.remove(slot);
     release(store);
+    #[cfg(payload_client)]
+    targets.close();
     Ok(())
 }
 

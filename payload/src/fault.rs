@@ -165,7 +165,7 @@ pub(crate) trait Points {
     fn timed_out() {}
 
     /// Carries out a command of its own.
-    fn command(_command: &Command, _output: &mut [u8]) -> Result<usize> {
+    fn command(_command: &Command<'_>, _output: &mut [u8]) -> Result<usize> {
         Err(EINVAL)
     }
 }

@@ -15,19 +15,35 @@ pub(crate) const VERSION: &str = env!("PAYLOAD_VERSION");
 const OLDEST_SCHEMA: u32 = match () {
     () if cfg!(payload_schema_min = "1") => 1,
     () if cfg!(payload_schema_min = "2") => 2,
-    () => 3,
+    () if cfg!(payload_schema_min = "3") => 3,
+    () => 4,
 };
-#[cfg(not(any(payload_schema_min = "1", payload_schema_min = "2", payload_schema_min = "3")))]
-compile_error!("payload_schema_min must be \"1\", \"2\" or \"3\"");
+#[cfg(not(any(
+    payload_schema_min = "1",
+    payload_schema_min = "2",
+    payload_schema_min = "3",
+    payload_schema_min = "4"
+)))]
+compile_error!("payload_schema_min must be \"1\", \"2\", \"3\" or \"4\"");
 
 /// The newest schema: that of the statistics in memory.
 pub(crate) const NEWEST_SCHEMA: u32 = match () {
     () if cfg!(payload_schema = "1") => 1,
     () if cfg!(payload_schema = "2") => 2,
-    () => 3,
+    () if cfg!(payload_schema = "3") => 3,
+    () if cfg!(payload_schema = "4") => 4,
+    () => 5,
 };
-#[cfg(not(any(payload_schema = "1", payload_schema = "2", payload_schema = "3")))]
-compile_error!("payload_schema must be \"1\", \"2\" or \"3\"");
+#[cfg(not(any(
+    payload_schema = "1",
+    payload_schema = "2",
+    payload_schema = "3",
+    payload_schema = "4",
+    payload_schema = "5"
+)))]
+compile_error!("payload_schema must be \"1\", \"2\", \"3\", \"4\" or \"5\"");
+#[cfg(all(payload_client, not(any(payload_schema = "4", payload_schema = "5"))))]
+compile_error!("a client needs a schema that has targets");
 
 /// The schemas that this version reads and writes.
 pub(crate) const SCHEMA: SchemaRange = match Variant::SCHEMA {
@@ -45,9 +61,29 @@ pub(crate) const OFFER: Offer = Offer {
     abi: AbiRange { major: Variant::ABI_MAJOR, ..level::MINORS },
     layout_hash: Variant::LAYOUT,
     provides: level::PROVIDES & !Variant::WITHHOLDS,
-    requires: caps::DEVICES | caps::PRESERVED_PAGES | caps::COMMANDS | Variant::REQUIRES,
-    scratch_bytes: 0,
+    requires: caps::DEVICES
+        | caps::PRESERVED_PAGES
+        | caps::COMMANDS
+        | CLIENT_REQUIRES
+        | Variant::REQUIRES,
+    scratch_bytes: SCRATCH_BYTES,
 };
+
+/// What a client cannot do without.
+#[cfg(payload_client)]
+const CLIENT_REQUIRES: u64 = caps::PRESERVED_OBJECTS
+    | caps::CHANGES
+    | caps::SLEEPING_DISPATCH
+    | caps::BIO_ENDS
+    | caps::EVENTS;
+#[cfg(not(payload_client))]
+const CLIENT_REQUIRES: u64 = 0;
+
+/// Bytes of scratch in each request.
+#[cfg(payload_client)]
+const SCRATCH_BYTES: u32 = crate::flight::FLIGHT_BYTES;
+#[cfg(not(payload_client))]
+const SCRATCH_BYTES: u32 = 0;
 
 /// The same, as the module's file carries it.
 pub(crate) const STAMP: Stamp = Stamp { offer: OFFER, schema: SCHEMA, version: Text::new(VERSION) };

@@ -83,7 +83,7 @@ impl Points for Keeper {
         *KEPT.lock() = Kept::NONE;
     }
 
-    fn command(command: &Command, output: &mut [u8]) -> Result<usize> {
+    fn command(command: &Command<'_>, output: &mut [u8]) -> Result<usize> {
         match command {
             Command::Keep { path, port } => {
                 keep(&mut KEPT.lock(), path, *port)?;

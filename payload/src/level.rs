@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The minor versions of the interface that a build works with, chosen by `payload_abi`. A release has
-//! "1"; the other levels are for the tests of Atom with older and newer payloads.
+//! The minor versions of the interface that a build works with, chosen by `payload_abi`. A release
+//! has "1", or "2" if it is a client; the other levels are for the tests of Atom with older and newer payloads.
 //!
 //! | level | minor versions | table | uses |
 //! | --- | --- | --- | --- |
 //! | 0 | 0 | that of 1.0 | only what 1.0 has, and so links with an Atom of 1.0 |
-//! | 1 | 1 | that of 1.1 | all of it |
-//! | 2 | 1 to 2 | one operation longer | as 1 |
-//! | 3 | 2 | one operation longer | as 1; an Atom of 1.1 refuses it |
+//! | 1 | 1 | that of 1.1 | all that 1.1 has, and so links with an Atom of 1.1 |
+//! | 2 | 2 | that of 1.1, as 1.2 has no other | all of it |
+//! | 3 | 2 to 3 | one operation longer, and so is its spec | as 2 |
+//! | 4 | 3 | one operation longer, and so is its spec | as 2; an Atom of 1.2 refuses it |
 
 use core::mem::size_of;
 
@@ -16,8 +17,14 @@ use crate::abi::device::DeviceSpec;
 use crate::abi::table::PayloadTable;
 use crate::abi::version::{caps, AbiRange};
 
-#[cfg(not(any(payload_abi = "0", payload_abi = "1", payload_abi = "2", payload_abi = "3")))]
-compile_error!("payload_abi must be \"0\", \"1\", \"2\" or \"3\"");
+#[cfg(not(any(
+    payload_abi = "0",
+    payload_abi = "1",
+    payload_abi = "2",
+    payload_abi = "3",
+    payload_abi = "4"
+)))]
+compile_error!("payload_abi must be \"0\", \"1\", \"2\", \"3\" or \"4\"");
 
 const fn minors(minor_min: u16, minor_max: u16) -> AbiRange {
     AbiRange { minor_min, minor_max, ..AbiRange::CURRENT }
@@ -27,8 +34,9 @@ const fn minors(minor_min: u16, minor_max: u16) -> AbiRange {
 pub(crate) const MINORS: AbiRange = match () {
     () if cfg!(payload_abi = "0") => minors(0, 0),
     () if cfg!(payload_abi = "1") => minors(1, 1),
-    () if cfg!(payload_abi = "2") => minors(1, 2),
-    () => minors(2, 2),
+    () if cfg!(payload_abi = "2") => minors(2, 2),
+    () if cfg!(payload_abi = "3") => minors(2, 3),
+    () => minors(3, 3),
 };
 
 /// The capabilities that this build offers.
@@ -37,11 +45,38 @@ pub(crate) const PROVIDES: u64 = match MINORS.minor_max {
     _ => caps::REISSUE | caps::CHECKPOINTS | caps::TIMEOUTS,
 };
 
-/// Bytes of a spec that this build knows.
-pub(crate) const SPEC_BYTES: u32 = match MINORS.minor_max {
-    0 => DeviceSpec::BYTES_1_0 as u32,
-    _ => size_of::<DeviceSpec>() as u32,
-};
+/// The spec of this build, which only Atom reads.
+#[repr(C)]
+pub(crate) struct Spec {
+    /// What the tree's own version of the interface has.
+    spec: DeviceSpec,
+    /// A field that only a later version has: no Atom of this tree may look at it.
+    #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+    later: u64,
+}
+
+impl Spec {
+    /// Bytes of it that this build knows.
+    const BYTES: u32 = match MINORS.minor_max {
+        0 => DeviceSpec::BYTES_1_0 as u32,
+        1 => DeviceSpec::BYTES_1_1 as u32,
+        _ => size_of::<Self>() as u32,
+    };
+
+    /// As much of `spec` as this build knows, and what it has behind it.
+    pub(crate) const fn new(spec: &DeviceSpec) -> Self {
+        Self {
+            spec: DeviceSpec { size: Self::BYTES, ..*spec },
+            #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+            later: u64::MAX,
+        }
+    }
+
+    /// As Atom takes it: as many bytes as it says.
+    pub(crate) const fn as_ptr(&self) -> *const DeviceSpec {
+        core::ptr::from_ref(self).cast()
+    }
+}
 
 /// The operations table of this build, which only Atom reads.
 #[repr(C)]
@@ -49,7 +84,7 @@ pub(crate) struct Table {
     /// What the tree's own version of the interface has.
     table: PayloadTable,
     /// An operation that only a later version has: no Atom of this tree may call it.
-    #[cfg(any(payload_abi = "2", payload_abi = "3"))]
+    #[cfg(any(payload_abi = "3", payload_abi = "4"))]
     later: Option<extern "C" fn() -> i32>,
 }
 
@@ -64,13 +99,13 @@ impl Table {
     pub(crate) const fn new(table: PayloadTable) -> Self {
         Self {
             table,
-            #[cfg(any(payload_abi = "2", payload_abi = "3"))]
+            #[cfg(any(payload_abi = "3", payload_abi = "4"))]
             later: Some(later),
         }
     }
 }
 
-#[cfg(any(payload_abi = "2", payload_abi = "3"))]
+#[cfg(any(payload_abi = "3", payload_abi = "4"))]
 extern "C" fn later() -> i32 {
     kernel::pr_err!("Atom called an operation of a later version of the interface\n");
     kernel::error::code::EINVAL.to_errno()

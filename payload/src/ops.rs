@@ -3,12 +3,27 @@
 //! The operations of the lifecycle. Atom calls them one at a time, in process context; each may sleep.
 //!
 //! `table.rs` turns the pointers of a call into what these take, and their results into what it returns.
+//!
+//! What a client has beside its volumes: the reserve of bios with its task (`bios.rs`), and the tasks that look
+//! after connections (`nbd`), which *park* stops, so that nothing of theirs runs, and *unpark* lets go on.
+//!
+//! | operation | targets | undone on an error by |
+//! | --- | --- | --- |
+//! | *prepare* | reserve and tasks are made, when there are devices | itself; *unprepare* |
+//! | *suspend* | no more attempts to connect | *resume* |
+//! | *freeze* | parked, then written down | itself, unparked; *thaw*, unparked |
+//! | *adopt* | claimed and made; tasks look after them | itself: parked, targets and volumes dropped, reserve and tasks unmade. What was claimed Atom forgets |
+//! | *abandon* | parked, volumes dropped, after a grace period reserve and tasks unmade | |
+//! | *revoke* | parked; nothing in flight below, else refused; connections let go of their requests; unparked | itself, unparked |
 
 use kernel::prelude::*;
 
+#[cfg(not(payload_abi = "0"))]
+use crate::abi::control::Blocker;
 use crate::abi::image::ImageError;
 use crate::abi::text::Text;
 use crate::carried;
+use crate::clients;
 use crate::fault::{Points, Variant};
 use crate::identity;
 use crate::shape::MAX_VOLUMES;
@@ -21,18 +36,28 @@ use crate::volumes::Volumes;
 pub(crate) fn prepare(volumes: &mut Volumes, devices: u32) -> Result {
     let devices = usize::try_from(devices).unwrap_or(usize::MAX);
     volumes.prepare(devices.min(MAX_VOLUMES))?;
-    Variant::prepared().inspect_err(|_| volumes.unprepare())
+    if devices != 0 {
+        clients::prepare().inspect_err(|_| volumes.unprepare())?;
+    }
+    Variant::prepared().inspect_err(|_| unprepare(volumes))
 }
 
 /// Inverse of [`prepare`].
 pub(crate) fn unprepare(volumes: &mut Volumes) {
     volumes.unprepare();
+    if volumes.count() == 0 {
+        clients::unprepare();
+    }
 }
 
-/// Bytes of the image as it would be now. No volume comes before *freeze*, because Atom forwards no
-/// command during a switch.
+/// Bytes of the image as it would be now, or more than any image can have when the schema has no place for
+/// the volumes. No volume comes before *freeze*, because Atom forwards no command during a switch.
 pub(crate) fn bound(volumes: &Volumes, schema: u32) -> u64 {
     let others = carried::bytes_in_image(&volumes.carried).saturating_add(Variant::image_bytes());
+    let Some(targets) = clients::image_bytes(volumes, schema) else {
+        return u64::MAX;
+    };
+    let others = others.saturating_add(targets);
     image_bytes(schema, volumes.count()).map_or(0, |bytes| bytes.saturating_add(others) as u64)
 }
 
@@ -47,17 +72,64 @@ pub(crate) fn freeze(
     if !(range.write_min..=range.write_max).contains(&schema) {
         return Err((EINVAL, 0));
     }
-    export(volumes, schema, buffer).map_err(|error| match error {
-        ImageError::NoRoom => (ENOSPC, bound(volumes, schema)),
-        _ => (EINVAL, 0),
+    if clients::image_bytes(volumes, schema).is_none() {
+        return Err((EINVAL, 0));
+    }
+    clients::park().map_err(|error| (error, 0))?;
+    export(volumes, schema, buffer, true).map_err(|error| {
+        clients::unpark();
+        match error {
+            ImageError::NoRoom => (ENOSPC, bound(volumes, schema)),
+            _ => (EINVAL, 0),
+        }
     })
 }
 
-fn export(volumes: &Volumes, schema: u32, buffer: &mut [u8]) -> Result<u64, ImageError> {
+/// Inverse of [`freeze`].
+pub(crate) fn thaw(_volumes: &mut Volumes) {
+    clients::unpark();
+}
+
+/// Stops what runs without a request.
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn suspend() {
+    clients::suspend();
+}
+
+/// Inverse of [`suspend`], after a pause of so many nanoseconds.
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn resume(paused_ns: u64) {
+    clients::resume(paused_ns);
+}
+
+/// Lets go of every request. Errors: `EBUSY` when one may still be carried out.
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn revoke(volumes: &Volumes) -> Result {
+    clients::revoke(volumes)
+}
+
+/// Why a request of a volume has not ended.
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn explain(slot: usize, blocker: &Blocker) -> Text {
+    let known = clients::explain(slot, blocker);
+    known.unwrap_or(Text::new("its dispatch has not returned"))
+}
+
+/// `parked`: nothing of a client runs, so that its connections can be written down as they are.
+fn export(
+    volumes: &Volumes,
+    schema: u32,
+    buffer: &mut [u8],
+    parked: bool,
+) -> Result<u64, ImageError> {
     let producer = Text::new(identity::VERSION);
     let count = volumes.count();
     let mut image = Export::new(buffer, &producer, schema, count, volumes.next_serial)?;
-    volumes.try_each(0, |volume| image.volume(&volume.describe(), volume.counts()))?;
+    let mut memory = clients::Memory::new(volumes).map_err(|_| ImageError::NoRoom)?;
+    volumes.try_each(0, |volume| {
+        image.volume(&volume.describe(), volume.counts())?;
+        clients::export(volume, &mut image, &mut memory, parked)
+    })?;
     Variant::export(&mut image)?;
     carried::unpack(&volumes.carried)?.try_for_each(|record| image.other(&record))?;
     image.finish().map(|bytes| bytes as u64)
@@ -77,7 +149,7 @@ fn try_checkpoint(volumes: &Volumes) -> Result {
     let schema = identity::SCHEMA.write_max;
     let bytes = usize::try_from(bound(volumes, schema)).map_err(|_| EINVAL)?;
     let mut buffer = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
-    let used = export(volumes, schema, &mut buffer).map_err(|_| EINVAL)?;
+    let used = export(volumes, schema, &mut buffer, false).map_err(|_| EINVAL)?;
     let used = usize::try_from(used).map_err(|_| EINVAL)?;
     sys::checkpoint(buffer.get(..used).ok_or(EINVAL)?)
 }
@@ -108,9 +180,20 @@ pub(crate) fn adopt(
     match adopted {
         Ok(()) => sys::set_epoch(epoch),
         // Atom forgets what was bound and claimed when adopt fails; only the volumes are ours.
-        Err(_) => volumes.clear(),
+        Err(_) => {
+            forget(volumes);
+        }
     }
     adopted
+}
+
+/// Drops the volumes, and after that what a client has beside them.
+fn forget(volumes: &mut Volumes) {
+    if let Err(error) = clients::park() {
+        pr_err!("connections are still looked after: error {}\n", error.to_errno());
+    }
+    volumes.clear();
+    clients::unprepare();
 }
 
 fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
@@ -119,10 +202,17 @@ fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
         sys::eproto()
     })?;
     let mut bound = 0usize;
-    for (mut description, counts) in image.volumes() {
+    let mut left = image.volumes();
+    while let Some((mut description, counts)) = left.next() {
         description.shape = Variant::shape(description.shape);
         let blank = volumes.blank()?;
-        volumes.insert(Volume::new(blank, &description, counts, pages)?)?;
+        volumes.insert(match left.past() {
+            None => Volume::new(blank, &description, counts, pages)?,
+            Some(past) => {
+                let checkpoint = pages == Pages::Recounted;
+                clients::adopt(blank, &description, counts, past, checkpoint)?
+            }
+        })?;
         Variant::adopting(bound, image.volumes)?;
         if Variant::binds(bound, image.volumes) {
             sys::bind_device(description.device, description.id.slot())?;
@@ -139,7 +229,7 @@ fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
 
 /// Drops the volumes, not their pages: another payload, or Atom, has them now.
 pub(crate) fn abandon(volumes: &mut Volumes) {
-    volumes.clear();
+    forget(volumes);
     volumes.unprepare();
     Variant::abandoned();
 }

@@ -81,7 +81,7 @@ impl Io {
     }
 
     /// Lets go of the request. What is left is the address of its record.
-    #[cfg(payload_fault = "stuck")]
+    #[cfg(any(payload_fault = "stuck", payload_client))]
     pub(crate) fn into_record(self) -> NonNull<Request> {
         self.record
     }
@@ -90,10 +90,7 @@ impl Io {
     #[inline]
     pub(crate) fn data(&self) -> Data<'_> {
         // SAFETY: *Owned*: the request is the payload's, so its bios stay as they are.
-        let bio = unsafe { (*self.rq).bio };
-        let mut data = Data { bio, iter: bindings::bvec_iter::default(), _io: PhantomData };
-        data.begin_bio();
-        data
+        unsafe { Data::of(self.rq) }
     }
 }
 
@@ -103,10 +100,67 @@ impl Io {
 pub(crate) struct Data<'a> {
     bio: *mut bindings::bio,
     iter: bindings::bvec_iter,
-    _io: PhantomData<&'a Io>,
+    _io: PhantomData<&'a ()>,
 }
 
 impl<'a> Data<'a> {
+    /// The data of a request, from its start.
+    ///
+    /// # Safety
+    ///
+    /// The payload must own the request for as long as `'a`.
+    #[inline]
+    pub(crate) unsafe fn of(rq: *mut bindings::request) -> Self {
+        // SAFETY: By the contract of this function its bios stay as they are.
+        let bio = unsafe { (*rq).bio };
+        // INVARIANT: It is the first bio of the request, and the position its start.
+        let mut data = Self { bio, iter: bindings::bvec_iter::default(), _io: PhantomData };
+        data.begin_bio();
+        data
+    }
+
+    /// Goes on behind the next `bytes`, or to the end.
+    #[cfg(payload_client)]
+    pub(crate) fn skip(&mut self, mut bytes: u32) {
+        while bytes != 0 && !self.bio.is_null() {
+            if bytes >= self.iter.bi_size {
+                bytes = bytes.saturating_sub(self.iter.bi_size);
+                // SAFETY: By the invariant and *Owned*; the next bio of a request is one of it too.
+                self.bio = unsafe { (*self.bio).bi_next };
+                self.begin_bio();
+                if self.bio.is_null() {
+                    self.iter.bi_size = 0;
+                }
+                continue;
+            }
+            // SAFETY: By the invariant there are bytes left at `bi_idx`, so that segment exists (*Owned*).
+            let segment = unsafe { *(*self.bio).bi_io_vec.add(self.iter.bi_idx as usize) };
+            let room = segment.bv_len.saturating_sub(self.iter.bi_bvec_done);
+            let step = bytes.min(room);
+            bytes = bytes.saturating_sub(step);
+            self.iter.bi_size = self.iter.bi_size.saturating_sub(step);
+            self.iter.bi_bvec_done = self.iter.bi_bvec_done.saturating_add(step);
+            if step == room {
+                self.iter.bi_idx = self.iter.bi_idx.saturating_add(1);
+                self.iter.bi_bvec_done = 0;
+            }
+        }
+    }
+
+    /// The bio and the position in it; `None` at the end.
+    #[cfg(payload_client)]
+    pub(crate) fn position(mut self) -> Option<(*mut bindings::bio, bindings::bvec_iter)> {
+        while self.iter.bi_size == 0 {
+            if self.bio.is_null() {
+                return None;
+            }
+            // SAFETY: By the invariant and *Owned*; the next bio of a request is one of it too.
+            self.bio = unsafe { (*self.bio).bi_next };
+            self.begin_bio();
+        }
+        Some((self.bio, self.iter))
+    }
+
     fn begin_bio(&mut self) {
         if !self.bio.is_null() {
             // SAFETY: By the invariant and *Owned*.
@@ -155,10 +209,22 @@ pub(crate) struct Piece<'a> {
     page: *mut bindings::page,
     offset: u32,
     bytes: u32,
-    _io: PhantomData<&'a Io>,
+    _io: PhantomData<&'a ()>,
 }
 
 impl Piece<'_> {
+    /// Its page, which the request holds.
+    #[cfg(payload_client)]
+    pub(crate) fn page(&self) -> *mut bindings::page {
+        self.page
+    }
+
+    /// Where it begins in the page.
+    #[cfg(payload_client)]
+    pub(crate) fn offset(&self) -> u32 {
+        self.offset
+    }
+
     /// Its length.
     pub(crate) fn bytes(&self) -> u32 {
         self.bytes

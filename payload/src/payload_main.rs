@@ -15,13 +15,21 @@
 //! | `commands.rs` | the commands that Atom forwards |
 //! | `volumes.rs` | the table of volumes |
 //! | `volume.rs` | one volume: what all kinds have in common |
-//! | `null.rs`, `ram.rs` | the kinds |
+//! | `null.rs`, `ram.rs` | the kinds without targets |
+//! | `composed.rs`, `flight.rs` | a volume over targets; a request on its way through them. These and the following ones are in a client only |
+//! | `target.rs`, `bdev.rs`, `nbd/` | one target; block devices; exports of NBD servers |
+//! | `bios.rs` | I/O of other block devices |
+//! | `meter.rs` | measuring how long a target takes |
+//! | `clients.rs`, `no_clients.rs` | volumes over targets in the lifecycle; and in a version that has none |
+//! | `compose.rs`, `why.rs` | the commands about them; reasons of a refusal |
 //! | `statistics.rs`, `shard1.rs` to `shard3.rs` | counting on the I/O path; in the newest schema of this version |
 //! | `fault.rs` | the points at which a test variant differs from a release |
 //! | `broken.rs`, `inject.rs`, `stuck.rs`, `keeper.rs`, `change.rs`, `extra.rs` | the test variants; in no release |
-//! | `shape.rs`, `counts.rs`, `state.rs`, `carried.rs`, `protocol.rs`, `answers.rs` | pure: what crosses as bytes |
+//! | `shape.rs`, `counts.rs`, `state.rs`, `carried.rs`, `protocol.rs`, `answers.rs`, `spec.rs`, `shown.rs` | pure: what crosses as bytes |
+//! | `layout.rs`, `limits.rs`, `latency.rs`, `history.rs` | pure: what a volume makes of its targets; what is remembered of them |
 //!
-//! `table.rs`, `sys.rs` and `pages.rs` hold all `unsafe` code of a release.
+//! `table.rs`, `sys.rs` and `pages.rs` hold all `unsafe` code of a release, and in a client `flight.rs`, `bios.rs`,
+//! `nbd/socket.rs` and `nbd/poller.rs`.
 //!
 //! Lock order, outermost first:
 //!
@@ -30,31 +38,59 @@
 //! 3. Atom's innermost lock, taken within the calls of Atom;
 //! 4. the lock of a page store, a spinlock, held for one insertion or removal.
 //!
-//! `queue_rq` takes nothing but the last one, and that only to add or remove a page.
+//! `queue_rq` takes nothing but the last one, and that only to add or remove a page, and in a client what
+//! `nbd` says.
 
 #[path = "abi/abi.rs"]
 mod abi;
 // What the host has as well is public there, and each version uses its own part of it.
 #[allow(dead_code, unreachable_pub)]
 mod answers;
+#[cfg(payload_client)]
+mod bdev;
+#[cfg(payload_client)]
+mod bios;
 #[cfg(payload_fault = "broken")]
 mod broken;
 #[allow(dead_code, unreachable_pub)]
 mod carried;
 #[cfg(payload_fault = "change")]
 mod change;
+#[cfg(payload_client)]
+mod clients;
+#[cfg(not(payload_client))]
+#[path = "no_clients.rs"]
+mod clients;
 mod commands;
+#[cfg(payload_client)]
+mod compose;
+#[cfg(payload_client)]
+mod composed;
 #[allow(dead_code, unreachable_pub)]
 mod counts;
 #[cfg(payload_fault = "extra")]
 mod extra;
 mod fault;
+#[cfg(payload_client)]
+mod flight;
+#[allow(dead_code, unreachable_pub)]
+mod history;
 mod identity;
 #[cfg(payload_fault = "fault")]
 mod inject;
 #[cfg(payload_fault = "keeper")]
 mod keeper;
+#[allow(dead_code, unreachable_pub)]
+mod latency;
+#[allow(dead_code, unreachable_pub)]
+mod layout;
 mod level;
+#[allow(dead_code, unreachable_pub)]
+mod limits;
+#[cfg(payload_client)]
+mod meter;
+#[cfg(payload_client)]
+mod nbd;
 mod null;
 mod ops;
 mod pages;
@@ -64,14 +100,22 @@ mod ram;
 #[allow(dead_code, unreachable_pub)]
 mod shape;
 #[allow(dead_code, unreachable_pub)]
+mod shown;
+#[allow(dead_code, unreachable_pub)]
+mod spec;
+#[allow(dead_code, unreachable_pub)]
 mod state;
 mod statistics;
 #[cfg(payload_fault = "stuck")]
 mod stuck;
 mod sys;
 mod table;
+#[cfg(payload_client)]
+mod target;
 mod volume;
 mod volumes;
+#[cfg(payload_client)]
+mod why;
 
 use kernel::prelude::*;
 

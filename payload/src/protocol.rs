@@ -16,7 +16,13 @@
 //!   8 KEEP     path of a block device 64, TCP port u32     (variant keeper)
 //!   9 PROBE    byte to send u32                            (variant keeper)
 //!  10 DROP                                                 (variant keeper)
+//!  11 COMPOSE   name 64, block u32, hw queues u16, queue depth u16, options u32, then what it is made of
+//!  12 SHOW      name 64
+//!  13 RESIZE    name 64, then what it is to be made of
+//!  14 RECONNECT name 64, target u32 or all ones
 //! ```
+//!
+//! What a volume is made of is in `spec.rs`. The last four need a payload with the client.
 //!
 //! The commands of the variants of the tests are refused by every other payload.
 //!
@@ -27,11 +33,12 @@ use core::fmt;
 use super::abi::image::{Fields, ImageError};
 use super::abi::text::Text;
 use super::shape::{read_name, Kind, Shape};
+use super::spec::{Made, MAX_MADE_BYTES};
 
 /// The version of the encoding.
 pub const VERSION: u32 = 1;
 /// Bytes of the longest command.
-pub const MAX_COMMAND_BYTES: usize = 92;
+pub const MAX_COMMAND_BYTES: usize = 8 + 64 + 12 + MAX_MADE_BYTES;
 const CREATE: u32 = 1;
 const DESTROY: u32 = 2;
 const LIST: u32 = 3;
@@ -42,6 +49,13 @@ const ASKED: u32 = 7;
 const KEEP: u32 = 8;
 const PROBE: u32 = 9;
 const DROP: u32 = 10;
+const COMPOSE: u32 = 11;
+const SHOW: u32 = 12;
+const RESIZE: u32 = 13;
+const RECONNECT: u32 = 14;
+
+/// The target of a command that is for all of them.
+pub const ALL_TARGETS: u32 = u32::MAX;
 
 /// Why bytes are no command or no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,9 +119,24 @@ impl Create {
     }
 }
 
+/// What a new volume over targets is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compose<'a> {
+    /// Its name, see [`super::shape::name`].
+    pub name: Text,
+    /// Smallest unit of addressing, a power of two from 512 to 4096; 0: the largest of the targets.
+    pub block_bytes: u32,
+    /// Hardware queues; 0: one for each CPU.
+    pub hw_queues: u16,
+    /// Requests per hardware queue; 0: as many as Atom sees fit.
+    pub queue_depth: u16,
+    /// What it is made of. A target of 0 sectors gives all that it has.
+    pub made: Made<'a>,
+}
+
 /// A command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
+pub enum Command<'a> {
     /// Creates a volume and its device. Answer: [`Created`](super::answers::Created).
     Create(Create),
     /// Removes a volume, its device and its data.
@@ -149,9 +178,34 @@ pub enum Command {
     },
     /// Variant keeper: has Atom release both.
     Drop,
+    /// Creates a volume over targets, and its device. Answer: [`Composed`](super::answers::Composed), or
+    /// [`Refused`](super::answers::Refused), and then nothing is left of it.
+    Compose(Compose<'a>),
+    /// All that is known of one volume. Answer: [`Shown`](super::shown::Shown) or
+    /// [`Refused`](super::answers::Refused).
+    Show {
+        /// Name of the volume.
+        name: Text,
+    },
+    /// Makes a volume larger while it is used. Answer: as to [`Command::Compose`].
+    Resize {
+        /// Name of the volume.
+        name: Text,
+        /// What it is to be made of: the same layout, the targets that it has with the same or more sectors (0:
+        /// all that the target gives now), and for the layout linear more targets behind them.
+        made: Made<'a>,
+    },
+    /// Has targets on a network try to connect at once, also when they had given up. Answer:
+    /// [`Done`](super::answers::Outcome::Done) or [`Refused`](super::answers::Refused).
+    Reconnect {
+        /// Name of the volume.
+        name: Text,
+        /// Index of the target, or [`ALL_TARGETS`].
+        target: u32,
+    },
 }
 
-impl Command {
+impl<'a> Command<'a> {
     /// Encodes into `buffer` and returns the length.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut out = Output::new(buffer);
@@ -192,12 +246,36 @@ impl Command {
                 out.put(&[&u32::from(*byte).to_le_bytes()])?;
             }
             Self::Drop => begin(DROP)?,
+            Self::Compose(compose) => {
+                begin(COMPOSE)?;
+                out.put(&[
+                    &compose.name.to_bytes(),
+                    &compose.block_bytes.to_le_bytes(),
+                    &compose.hw_queues.to_le_bytes(),
+                    &compose.queue_depth.to_le_bytes(),
+                    &[0; 4],
+                ])?;
+                compose.made.put(&mut out)?;
+            }
+            Self::Show { name } => {
+                begin(SHOW)?;
+                out.put(&[&name.to_bytes()])?;
+            }
+            Self::Resize { name, made } => {
+                begin(RESIZE)?;
+                out.put(&[&name.to_bytes()])?;
+                made.put(&mut out)?;
+            }
+            Self::Reconnect { name, target } => {
+                begin(RECONNECT)?;
+                out.put(&[&name.to_bytes(), &target.to_le_bytes()])?;
+            }
         }
         Ok(out.at)
     }
 
     /// Decodes hostile bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut fields = Fields::new(bytes);
         let number = fields.u32()?;
         check_version(&mut fields)?;
@@ -220,6 +298,12 @@ impl Command {
                 byte: u8::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("byte"))?,
             },
             DROP => Self::Drop,
+            COMPOSE => Self::Compose(Compose::decode(&mut fields)?),
+            SHOW => Self::Show { name: decode_name(&mut fields)? },
+            RESIZE => {
+                Self::Resize { name: decode_name(&mut fields)?, made: Made::take(&mut fields)? }
+            }
+            RECONNECT => Self::Reconnect { name: decode_name(&mut fields)?, target: fields.u32()? },
             unknown => return Err(ProtocolError::UnknownCommand(unknown)),
         };
         check_end(&fields)?;
@@ -227,9 +311,23 @@ impl Command {
     }
 }
 
+impl<'a> Compose<'a> {
+    fn decode(fields: &mut Fields<'a>) -> Result<Self, ProtocolError> {
+        let name = decode_name(fields)?;
+        let block_bytes = fields.u32()?;
+        let (hw_queues, queue_depth) = (fields.u16()?, fields.u16()?);
+        if fields.u32()? != 0 {
+            return Err(ProtocolError::Invalid("options"));
+        }
+        Ok(Self { name, block_bytes, hw_queues, queue_depth, made: Made::take(fields)? })
+    }
+}
+
 fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
     let name = decode_name(fields)?;
-    let kind = Kind::from_code(fields.u32()?).ok_or(ProtocolError::Invalid("kind"))?;
+    let kind = Kind::from_code(fields.u32()?)
+        .filter(Kind::is_simple)
+        .ok_or(ProtocolError::Invalid("kind"))?;
     let block_bytes = fields.u32()?;
     Ok(Create {
         name,
@@ -268,14 +366,25 @@ pub(super) fn check_end(fields: &Fields<'_>) -> Result<(), ProtocolError> {
 }
 
 /// Puts bytes one after the other into a buffer of fixed size.
-pub(super) struct Output<'a> {
+pub struct Output<'a> {
     buffer: &'a mut [u8],
     pub(super) at: usize,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(buffer: &'a mut [u8]) -> Self {
+    /// Begins at the start of `buffer`.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
         Self { buffer, at: 0 }
+    }
+
+    /// Bytes that were put.
+    pub fn len(&self) -> usize {
+        self.at
+    }
+
+    /// True while nothing was put.
+    pub fn is_empty(&self) -> bool {
+        self.at == 0
     }
 
     /// Bytes that are left.
@@ -284,7 +393,7 @@ impl<'a> Output<'a> {
     }
 
     /// Puts each of `parts`.
-    pub(super) fn put(&mut self, parts: &[&[u8]]) -> Result<(), ProtocolError> {
+    pub fn put(&mut self, parts: &[&[u8]]) -> Result<(), ProtocolError> {
         for part in parts {
             let end = self.at.saturating_add(part.len());
             self.buffer.get_mut(self.at..end).ok_or(ProtocolError::NoRoom)?.copy_from_slice(part);

@@ -14,7 +14,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::sync::rcu;
 
 use crate::abi::request::{flags, op, status};
-use crate::pages::{Io, Store};
+#[cfg(payload_client)]
+use crate::flight::Flight;
+use crate::pages::{Io, Piece, Store};
 use crate::shape::PAGE_BYTES;
 
 /// The data of a volume.
@@ -43,13 +45,40 @@ impl Ram {
 
     /// Carries out a request and returns its status, `RESOURCE` when memory is short now: what has been
     /// written until then is written again with the next try. Does not sleep.
+    #[inline]
     pub(crate) fn serve(&self, io: &Io) -> u32 {
-        match io.op {
-            op::READ => self.transfer(io, false),
-            op::WRITE => self.transfer(io, true),
-            op::FLUSH => status::OK,
-            op::DISCARD => self.clear(io, true),
-            op::WRITE_ZEROES => self.clear(io, io.flags & flags::NOUNMAP == 0),
+        let mut data = io.data();
+        self.carry_out(io.op, io.flags, range(io.sector, io.bytes), |limit| data.next(limit))
+    }
+
+    /// The same for a part of a request, whose data `next` has piece by piece.
+    #[cfg(payload_client)]
+    pub(crate) fn serve_part(&self, flight: &Flight) -> u32 {
+        let mut data = flight.data();
+        let range = range(flight.sector(), flight.bytes());
+        self.carry_out(flight.op(), flight.flags(), range, |limit| data.next(limit))
+    }
+
+    #[inline]
+    fn carry_out<'a>(
+        &self,
+        code: u8,
+        bits: u8,
+        range: Option<Range>,
+        next: impl FnMut(u32) -> Option<Piece<'a>>,
+    ) -> u32 {
+        if code == op::FLUSH {
+            // It is about no sector, and the block layer says any.
+            return status::OK;
+        }
+        let Some(range) = range else {
+            return status::IO;
+        };
+        match code {
+            op::READ => self.transfer(range, next, false),
+            op::WRITE => self.transfer(range, next, true),
+            op::DISCARD => self.clear(range, true),
+            op::WRITE_ZEROES => self.clear(range, bits & flags::NOUNMAP == 0),
             _ => status::NOT_SUPPORTED,
         }
     }
@@ -62,17 +91,19 @@ impl Ram {
         let _ = self.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
     }
 
-    fn transfer(&self, io: &Io, write: bool) -> u32 {
-        let Some(Range { start, end }) = range(io) else {
-            return status::IO;
-        };
+    #[inline]
+    fn transfer<'a>(
+        &self,
+        Range { start, end }: Range,
+        mut next: impl FnMut(u32) -> Option<Piece<'a>>,
+        write: bool,
+    ) -> u32 {
         let guard = rcu::read_lock();
-        let mut data = io.data();
         let mut at = start;
         while at < end {
             let (page, offset) = split(at);
             let room = u64::from(PAGE_BYTES.saturating_sub(offset)).min(end.saturating_sub(at));
-            let Some(piece) = data.next(u32::try_from(room).unwrap_or(0)) else {
+            let Some(piece) = next(u32::try_from(room).unwrap_or(0)) else {
                 // Less data than the request says.
                 return status::IO;
             };
@@ -93,10 +124,7 @@ impl Ram {
     }
 
     /// Makes the range read as zeroes. Whole pages are given back when `unmap` allows it.
-    fn clear(&self, io: &Io, unmap: bool) -> u32 {
-        let Some(Range { start, end }) = range(io) else {
-            return status::IO;
-        };
+    fn clear(&self, Range { start, end }: Range, unmap: bool) -> u32 {
         if start >= end {
             return status::OK;
         }
@@ -133,8 +161,8 @@ fn split(at: u64) -> (u64, u32) {
 }
 
 /// The bytes that a request is about. The block layer has checked them against the capacity.
-fn range(io: &Io) -> Option<Range> {
-    let start = io.sector.checked_mul(512)?;
-    let end = start.checked_add(io.bytes.into())?;
+fn range(sector: u64, bytes: u32) -> Option<Range> {
+    let start = sector.checked_mul(512)?;
+    let end = start.checked_add(bytes.into())?;
     Some(Range { start, end })
 }

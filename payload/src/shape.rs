@@ -64,6 +64,10 @@ pub enum Kind {
     Null,
     /// Keeps the data in pages of memory.
     Ram,
+    /// Targets one after the other.
+    Linear,
+    /// Targets in turn, in chunks.
+    Stripe,
 }
 
 impl Kind {
@@ -72,7 +76,14 @@ impl Kind {
         match self {
             Self::Null => 1,
             Self::Ram => 2,
+            Self::Linear => 3,
+            Self::Stripe => 4,
         }
+    }
+
+    /// True where a volume has no targets, as in a payload without the client.
+    pub const fn is_simple(&self) -> bool {
+        matches!(self, Self::Null | Self::Ram)
     }
 
     /// The kind of a number.
@@ -80,6 +91,8 @@ impl Kind {
         match code {
             1 => Some(Self::Null),
             2 => Some(Self::Ram),
+            3 => Some(Self::Linear),
+            4 => Some(Self::Stripe),
             _ => None,
         }
     }
@@ -89,6 +102,8 @@ impl Kind {
         match self {
             Self::Null => "null",
             Self::Ram => "ram",
+            Self::Linear => "linear",
+            Self::Stripe => "stripe",
         }
     }
 }
@@ -146,13 +161,26 @@ impl Shape {
             features: self.features,
             logical_block_bytes: self.block_bytes,
             physical_block_bytes: PAGE_BYTES,
-            discard_granularity_bytes: PAGE_BYTES,
+            discard_granularity_bytes: match self.max_discard_sectors {
+                0 if !self.kind.is_simple() => 0,
+                _ => PAGE_BYTES,
+            },
             max_discard_sectors: self.max_discard_sectors,
             max_write_zeroes_sectors: self.max_write_zeroes_sectors,
             hw_queues: self.hw_queues,
             queue_depth: self.queue_depth,
             ..DeviceSpec::new(self.capacity_sectors)
         }
+    }
+}
+
+impl Shape {
+    /// Whether the limits of a device over targets are those of the shape.
+    pub fn agrees_with(&self, spec: &DeviceSpec) -> bool {
+        let mine = (self.capacity_sectors, self.block_bytes, self.features);
+        let theirs = (spec.capacity_sectors, spec.logical_block_bytes, spec.features);
+        let longest = (self.max_discard_sectors, self.max_write_zeroes_sectors);
+        mine == theirs && longest == (spec.max_discard_sectors, spec.max_write_zeroes_sectors)
     }
 }
 

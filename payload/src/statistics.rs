@@ -8,7 +8,10 @@
 
 #[cfg_attr(payload_schema = "1", path = "shard1.rs")]
 #[cfg_attr(payload_schema = "2", path = "shard2.rs")]
-#[cfg_attr(payload_schema = "3", path = "shard3.rs")]
+#[cfg_attr(
+    any(payload_schema = "3", payload_schema = "4", payload_schema = "5"),
+    path = "shard3.rs"
+)]
 mod shard;
 
 use core::sync::atomic::{AtomicU64, Ordering};

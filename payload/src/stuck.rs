@@ -122,7 +122,7 @@ impl Points for Stuck {
         PAUSED_NS.store(paused_ns, Ordering::Relaxed);
     }
 
-    fn command(command: &Command, output: &mut [u8]) -> Result<usize> {
+    fn command(command: &Command<'_>, output: &mut [u8]) -> Result<usize> {
         match command {
             Command::Hold { op, requests } => {
                 hold(*op, *requests)?;

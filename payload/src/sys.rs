@@ -19,13 +19,27 @@ use kernel::sync::rcu;
 
 use crate::abi::calls;
 use crate::abi::device::DeviceSpec;
-use crate::level::{Table, SPEC_BYTES};
+#[cfg(payload_client)]
+use crate::abi::text::Text;
+use crate::level::{Spec, Table};
 use crate::shape::MAX_VOLUMES;
 use crate::volume::Volume;
 
 /// `EPROTO`, which the kernel crate has no name for.
 pub(crate) fn eproto() -> Error {
     Error::from_errno(-(bindings::EPROTO as i32))
+}
+
+/// `ELOOP`, as above.
+#[cfg(payload_client)]
+pub(crate) fn eloop() -> Error {
+    Error::from_errno(-(bindings::ELOOP as i32))
+}
+
+/// `EOPNOTSUPP`, as above.
+#[cfg(payload_client)]
+pub(crate) fn eopnotsupp() -> Error {
+    Error::from_errno(-(bindings::EOPNOTSUPP as i32))
 }
 
 // Calls of Atom.
@@ -74,9 +88,9 @@ pub(crate) fn epoch() -> u64 {
 /// Creates a device whose requests come with `slot` as their cookie. Only within a command. Sleeps.
 pub(crate) fn create_device(spec: &DeviceSpec, slot: usize) -> Result<u32> {
     let mut id = 0;
-    let spec = DeviceSpec { size: SPEC_BYTES, ..*spec };
+    let spec = Spec::new(spec);
     // SAFETY: Both pointers are valid for the call.
-    to_result(unsafe { calls::atom_device_create(&spec, slot as u64, &mut id) })?;
+    to_result(unsafe { calls::atom_device_create(spec.as_ptr(), slot as u64, &mut id) })?;
     Ok(id)
 }
 
@@ -92,8 +106,10 @@ pub(crate) fn bind_device(id: u32, slot: usize) -> Result {
     to_result(unsafe { calls::atom_device_bind(id, slot as u64) })
 }
 
-/// Has Atom change a device. Only within *adopt*, where it takes effect after the gate has opened.
-#[cfg(payload_fault = "change")]
+/// Has Atom change a device. Within *adopt*, where it takes effect after the gate has opened, or within a
+/// command, where it does at once: it waits for the device's requests, and a request that was handed over
+/// before has ended when it has succeeded.
+#[cfg(any(payload_fault = "change", payload_client))]
 pub(crate) fn change_device(id: u32, spec: &DeviceSpec) -> Result {
     // SAFETY: The spec is valid for the call.
     to_result(unsafe { calls::atom_device_change(id, spec) })
@@ -111,6 +127,31 @@ pub(crate) fn checkpoint(image: &[u8]) -> Result {
 pub(crate) fn release_pages(key: u64) -> Result {
     // SAFETY: Has no precondition; a volume, and with it the last use of its store, is gone after [`retire`].
     to_result(unsafe { calls::atom_pages_release(key) })
+}
+
+/// Tells whoever listens to Atom's events something about a device, or about none. Process context.
+#[cfg(payload_client)]
+pub(crate) fn event(device: Option<u32>, text: &Text) {
+    let id = ID.load(Ordering::Relaxed);
+    // SAFETY: The text is valid for the call.
+    let result = unsafe { calls::atom_event(id, device.unwrap_or(calls::NO_DEVICE), text) };
+    if result != 0 {
+        kernel::pr_warn_once!("an event was not told: error {}\n", result);
+    }
+}
+
+/// Waits until everybody who is on the RCU read side now has left it. Process context; sleeps.
+#[cfg(payload_client)]
+pub(crate) fn wait_for_readers() {
+    // SAFETY: By the contract of this function, and because no read side is entered here.
+    unsafe { bindings::synchronize_rcu_expedited() };
+}
+
+/// Processors that the machine can have.
+#[cfg(payload_client)]
+pub(crate) fn processors() -> u32 {
+    // SAFETY: The kernel sets the number once, when it boots.
+    unsafe { bindings::nr_cpu_ids }
 }
 
 // The places of the table of volumes.
@@ -134,6 +175,15 @@ pub(crate) fn with<R>(slot: usize, visit: impl FnOnce(&Volume) -> R) -> Option<R
     Some(visit(unsafe { volume.as_ref() }))
 }
 
+/// The same for an operation or a command, in which `visit` may sleep: only they take volumes out, and there
+/// is one of them at a time.
+pub(crate) fn with_owned<R>(slot: usize, visit: impl FnOnce(&Volume) -> R) -> Option<R> {
+    let volume = NonNull::new(LIVE.get(slot)?.load(Ordering::Acquire))?;
+    // SAFETY: By the invariant of `LIVE` it was a box's, and by the contract of this function nobody takes
+    // it out meanwhile. It is only ever used through shared references.
+    Some(visit(unsafe { volume.as_ref() }))
+}
+
 /// Puts a volume into an empty place. Gives it back when the place is taken.
 pub(crate) fn fill(slot: usize, volume: KBox<Volume>) -> Result<(), KBox<Volume>> {
     let Some(place) = LIVE.get(slot) else {
@@ -147,6 +197,48 @@ pub(crate) fn fill(slot: usize, volume: KBox<Volume>) -> Result<(), KBox<Volume>
     }
 }
 
+/// Volumes that were replaced and that requests may still be using: they go with all the others.
+#[cfg(payload_client)]
+static LINGERING: [AtomicPtr<Volume>; 32] = [const { AtomicPtr::new(null_mut()) }; 32];
+
+/// Replaces a volume by one over the same targets and more, and has Atom make its device larger. On an error
+/// the old one is back, and what the new one has beside it is used by nobody. Only the holder of
+/// `table::TABLE_OWNER`, within a command. Sleeps.
+///
+/// Errors: `ENOENT`, `EBUSY` when that has failed too often, and those of [`change_device`].
+#[cfg(payload_client)]
+pub(crate) fn grow(slot: usize, volume: KBox<Volume>, spec: &DeviceSpec) -> Result {
+    let place = LIVE.get(slot).ok_or(ENOENT)?;
+    let device = volume.device();
+    // Where the one goes that is not needed any more, if it cannot go at once.
+    let lingering = LINGERING.iter().find(|place| place.load(Ordering::Relaxed).is_null());
+    let lingering = lingering.ok_or(EBUSY)?;
+    let old = place.load(Ordering::Acquire);
+    if old.is_null() {
+        return Err(ENOENT);
+    }
+    let new = KBox::into_raw(volume);
+    place.store(new, Ordering::Release);
+    match change_device(device, spec) {
+        Ok(()) => {
+            // SAFETY: Process context, by the contract of this function, and no read side is entered.
+            unsafe { bindings::synchronize_rcu_expedited() };
+            // SAFETY:
+            // - By the invariant of `LIVE` it came from `KBox::into_raw`, and it is in no place any more.
+            // - *Grace*; and every request that has found it has ended, as `change_device` says. A dispatch
+            //   that is still on its way out uses the targets only, which the new one has as well.
+            drop(unsafe { KBox::from_raw(old) });
+            Ok(())
+        }
+        Err(error) => {
+            place.store(old, Ordering::Release);
+            // Requests that have found the new one may not have ended.
+            lingering.store(new, Ordering::Relaxed);
+            Err(error)
+        }
+    }
+}
+
 /// Takes the volumes of some places out and drops them, after one grace period for all. Only the holder
 /// of `table::TABLE_OWNER` calls it. Sleeps.
 pub(crate) fn retire(slots: Range<usize>) {
@@ -157,11 +249,25 @@ pub(crate) fn retire(slots: Range<usize>) {
         found |= !volume.is_null();
         retired.store(volume, Ordering::Relaxed);
     }
+    #[cfg(payload_client)]
+    {
+        found |= LINGERING.iter().any(|place| !place.load(Ordering::Relaxed).is_null());
+    }
     if !found {
         return;
     }
     // SAFETY: Process context, by the contract of this function, and no read side is entered.
     unsafe { bindings::synchronize_rcu_expedited() };
+    #[cfg(payload_client)]
+    if slots.len() == MAX_VOLUMES {
+        for place in &LINGERING {
+            let volume = place.swap(null_mut(), Ordering::Relaxed);
+            if !volume.is_null() {
+                // SAFETY: As below; all volumes go, so no request is owned.
+                drop(unsafe { KBox::from_raw(volume) });
+            }
+        }
+    }
     for (_, retired) in places() {
         let volume = retired.swap(null_mut(), Ordering::Relaxed);
         if !volume.is_null() {

@@ -16,8 +16,11 @@ use crate::level::Table;
 use crate::pages::Io;
 use crate::shape::MAX_VOLUMES;
 use crate::sys::{self, with, Registration};
+use crate::volume::NotServed;
 use crate::volumes::Volumes;
 use crate::{commands, identity, ops};
+#[cfg(payload_client)]
+use crate::{composed::Composed, flight::Flight};
 
 #[cfg(not(payload_abi = "0"))]
 use crate::abi::{
@@ -196,13 +199,13 @@ unsafe extern "C" fn freeze(args: *mut FreezeArgs) -> i32 {
     }
 }
 
-/// *thaw*: nothing was changed.
+/// *thaw*: what *freeze* has stopped begins again.
 ///
 /// # Safety
 ///
 /// Only Atom may call it, by the contract of `PayloadTable::thaw`.
 unsafe extern "C" fn thaw() -> i32 {
-    inverse(Step::Thaw, |_| {})
+    inverse(Step::Thaw, ops::thaw)
 }
 
 /// *adopt*: imports the volumes and takes over their devices.
@@ -275,7 +278,8 @@ unsafe extern "C" fn command(args: *mut CommandArgs) -> i32 {
     errno(outcome.and_then(|done| done).map(|length| args.output_bytes = length as u64))
 }
 
-/// *queue_rq*: serves a request, on the RCU read side. Does not sleep.
+/// *queue_rq*: serves a request, on the RCU read side, and then does not sleep; or that of a device which has
+/// asked for it, where it may.
 ///
 /// # Safety
 ///
@@ -295,7 +299,16 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
             io.end(outcome);
             status::OK
         }
-        Some(Err(not_taken)) => not_taken,
+        Some(Err(NotServed::Status(not_taken))) => not_taken,
+        #[cfg(payload_client)]
+        Some(Err(NotServed::Targets(composed))) => {
+            // SAFETY:
+            // - *Call*: the record was handed over just now, for the device of this volume.
+            // - The volume is there until this returns: it goes only after its device is gone, or after
+            //   *abandon*, and both wait for running dispatches; one that grows leaves the old one there
+            //   until its queue was frozen and a grace period has passed.
+            Composed::dispatch(unsafe { Flight::begin(io.into_record(), composed.as_ref()) })
+        }
         // Atom sends what it was told to send, and for nothing else is there a volume.
         None => status::IO,
     }
@@ -306,17 +319,21 @@ fn place(cookie: u64) -> usize {
     usize::try_from(cookie).unwrap_or(MAX_VOLUMES)
 }
 
-/// *suspend*: nothing runs without a request.
+/// *suspend*: stops what runs without a request.
 ///
 /// # Safety
 ///
 /// Only Atom may call it, by the contract of `PayloadTable::suspend`.
 #[cfg(not(payload_abi = "0"))]
 unsafe extern "C" fn suspend(_args: *const SuspendArgs) -> i32 {
-    locked(Step::Suspend, |_| Variant::background()).unwrap_or_else(|error| error.to_errno())
+    locked(Step::Suspend, |_| {
+        ops::suspend();
+        Variant::background()
+    })
+    .unwrap_or_else(|error| error.to_errno())
 }
 
-/// *resume*: nothing has to begin again, and no volume keeps a deadline.
+/// *resume*: what *suspend* has stopped begins again, and deadlines move.
 ///
 /// # Safety
 ///
@@ -326,6 +343,7 @@ unsafe extern "C" fn resume(args: *const ResumeArgs) -> i32 {
     // SAFETY: *Call*.
     let paused_ns = unsafe { (*args).paused_ns };
     inverse(Step::Resume, |volumes| {
+        ops::resume(paused_ns);
         Variant::resumed(paused_ns);
         if Variant::CHANGES {
             ops::checkpoint(volumes);
@@ -333,15 +351,22 @@ unsafe extern "C" fn resume(args: *const ResumeArgs) -> i32 {
     })
 }
 
-/// *revoke*: a request is carried out and ended within its dispatch, and no dispatch runs any more. So
-/// there is nothing to let go of, and nothing that could follow late.
+/// *revoke*: a request of a volume without targets is carried out and ended within its dispatch, and no
+/// dispatch runs any more. So there is nothing to let go of, and nothing that could follow late. Targets
+/// are asked.
 ///
 /// # Safety
 ///
 /// Only Atom may call it, by the contract of `PayloadTable::revoke`.
 #[cfg(not(payload_abi = "0"))]
 unsafe extern "C" fn revoke() -> i32 {
-    errno(locked(Step::Revoke, |_| Variant::revoke()))
+    errno(
+        locked(Step::Revoke, |volumes| {
+            Variant::revoke();
+            ops::revoke(volumes)
+        })
+        .and_then(|done| done),
+    )
 }
 
 /// *explain*: says why a request has not ended.
@@ -352,8 +377,11 @@ unsafe extern "C" fn revoke() -> i32 {
 #[cfg(not(payload_abi = "0"))]
 unsafe extern "C" fn explain(cookie: u64, blocker: *const Blocker, reason: *mut Text) -> i32 {
     // SAFETY: *Call*.
-    let known = Variant::reason(place(cookie), unsafe { &*blocker });
-    let text = Text::new(known.unwrap_or("its dispatch has not returned"));
+    let blocker = unsafe { &*blocker };
+    let text = match Variant::reason(place(cookie), blocker) {
+        Some(known) => Text::new(known),
+        None => ops::explain(place(cookie), blocker),
+    };
     // SAFETY: *Call*.
     unsafe { reason.write(text) };
     0

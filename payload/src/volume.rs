@@ -2,12 +2,16 @@
 
 //! One volume: what all kinds have in common.
 
+#[cfg(payload_client)]
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::prelude::*;
 
 use crate::abi::request::status;
 use crate::abi::text::Text;
+#[cfg(payload_client)]
+use crate::composed::Composed;
 use crate::counts::Counts;
 use crate::null;
 use crate::pages::{Io, Store};
@@ -43,6 +47,17 @@ pub(crate) enum Pages {
 enum Backend {
     Null,
     Ram(Ram),
+    #[cfg(payload_client)]
+    Composed(KBox<Composed>),
+}
+
+/// Why a request was not served.
+pub(crate) enum NotServed {
+    /// The status with which it is not taken.
+    Status(u32),
+    /// Its volume has targets that carry it out.
+    #[cfg(payload_client)]
+    Targets(NonNull<Composed>),
 }
 
 /// A volume. Shared between all CPUs; what changes on the I/O path is atomic.
@@ -76,8 +91,24 @@ impl Volume {
                 let pages = store.count();
                 Backend::Ram(Ram::new(store, pages))
             }
+            // Made by `over`.
+            (Kind::Linear | Kind::Stripe, _) => return Err(EINVAL),
         };
         blank.statistics.load(counts);
+        Ok(Self::with(blank, description, backend))
+    }
+
+    /// Makes the volume of a description over targets, which count by themselves.
+    #[cfg(payload_client)]
+    pub(crate) fn over(
+        blank: Blank,
+        description: &Description,
+        composed: KBox<Composed>,
+    ) -> KBox<Self> {
+        Self::with(blank, description, Backend::Composed(composed))
+    }
+
+    fn with(blank: Blank, description: &Description, backend: Backend) -> KBox<Self> {
         let volume = Self {
             id: description.id,
             device: AtomicU32::new(description.device),
@@ -86,19 +117,23 @@ impl Volume {
             backend,
             statistics: blank.statistics,
         };
-        Ok(KBox::write(blank.memory, volume))
+        KBox::write(blank.memory, volume)
     }
 
     /// Carries out a request. `Ok` with the status to end it with; `Err` with why it was not taken.
     /// Does not sleep.
     #[inline]
-    pub(crate) fn serve(&self, io: &Io) -> Result<u32, u32> {
+    pub(crate) fn serve(&self, io: &Io) -> Result<u32, NotServed> {
         let outcome = match &self.backend {
             Backend::Null => null::serve(io),
             Backend::Ram(ram) => ram.serve(io),
+            #[cfg(payload_client)]
+            Backend::Composed(composed) => {
+                return Err(NotServed::Targets(NonNull::from(&**composed)));
+            }
         };
         if outcome == status::RESOURCE {
-            return Err(outcome);
+            return Err(NotServed::Status(outcome));
         }
         // Before the request ends, so that whoever waits for the end finds it counted.
         self.statistics.count(io.hctx, io.op, io.bytes, outcome != status::OK);
@@ -139,6 +174,8 @@ impl Volume {
             pages: match &self.backend {
                 Backend::Null => 0,
                 Backend::Ram(ram) => ram.pages(),
+                #[cfg(payload_client)]
+                Backend::Composed(composed) => composed.pages(),
             },
             name: self.name,
         }
@@ -146,6 +183,19 @@ impl Volume {
 
     /// What it has counted.
     pub(crate) fn counts(&self) -> Counts {
+        #[cfg(payload_client)]
+        if let Backend::Composed(composed) = &self.backend {
+            return composed.statistics().sum();
+        }
         self.statistics.sum()
+    }
+
+    /// The targets that it has.
+    #[cfg(payload_client)]
+    pub(crate) fn composed(&self) -> Option<&Composed> {
+        match &self.backend {
+            Backend::Composed(composed) => Some(composed),
+            _ => None,
+        }
     }
 }

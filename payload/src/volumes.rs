@@ -7,6 +7,8 @@
 
 use kernel::prelude::*;
 
+#[cfg(payload_client)]
+use crate::abi::device::DeviceSpec;
 use crate::abi::text::Text;
 use crate::carried;
 use crate::shape::{VolumeId, MAX_VOLUMES};
@@ -68,7 +70,7 @@ impl Volumes {
 
     /// Takes all volumes out and drops them. Waits for one grace period.
     pub(crate) fn clear(&mut self) {
-        sys::retire(0..self.end);
+        sys::retire(0..MAX_VOLUMES);
         self.end = 0;
         self.next_serial = 1;
         self.carried = KVec::new();
@@ -83,29 +85,37 @@ impl Volumes {
     }
 
     /// Calls `visit` for each volume from place `from` on, until it breaks off with an error. `visit`
-    /// must not sleep.
+    /// may sleep.
     pub(crate) fn try_each<E>(
         &self,
         from: usize,
         mut visit: impl FnMut(&Volume) -> Result<(), E>,
     ) -> Result<(), E> {
-        (from..self.end).try_for_each(|slot| sys::with(slot, &mut visit).unwrap_or(Ok(())))
+        (from..self.end).try_for_each(|slot| sys::with_owned(slot, &mut visit).unwrap_or(Ok(())))
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        (0..self.end).filter(|slot| sys::with(*slot, |_| ()).is_some()).count()
+        (0..self.end).filter(|slot| sys::with_owned(*slot, |_| ()).is_some()).count()
     }
 
     /// The place of a name.
     pub(crate) fn find(&self, name: &Text) -> Option<usize> {
-        (0..self.end).find(|slot| sys::with(*slot, |volume| volume.name() == *name) == Some(true))
+        (0..self.end)
+            .find(|slot| sys::with_owned(*slot, |volume| volume.name() == *name) == Some(true))
+    }
+
+    /// Puts a volume into the place of one with fewer sectors, and makes its device as large. On an error nothing
+    /// has changed.
+    #[cfg(payload_client)]
+    pub(crate) fn grow(&mut self, volume: KBox<Volume>, spec: &DeviceSpec) -> Result {
+        sys::grow(volume.id().slot(), volume, spec)
     }
 
     /// An identity that no volume has had. Errors: `ENOSPC` when every place or number is taken.
     pub(crate) fn new_id(&mut self) -> Result<VolumeId> {
         let slot =
-            (0..MAX_VOLUMES).find(|slot| sys::with(*slot, |_| ()).is_none()).ok_or(ENOSPC)?;
+            (0..MAX_VOLUMES).find(|slot| sys::with_owned(*slot, |_| ()).is_none()).ok_or(ENOSPC)?;
         let id = VolumeId::new(slot, self.next_serial).ok_or(ENOSPC)?;
         self.next_serial = self.next_serial.checked_add(1).ok_or(ENOSPC)?;
         Ok(id)

@@ -17,10 +17,16 @@ use atom_abi::image::{Image, Record};
 use atom_abi::text::Text;
 use atom_abi::version::SchemaRange;
 use atom_payload::counts::Counts;
+use atom_payload::history::History;
 use atom_payload::shape::Description;
-use atom_payload::state::{image_bytes, Export, Import, ImportError, SCHEMA_MAX, SCHEMA_MIN};
+use atom_payload::state::{
+    image_bytes, Export, Import, ImportError, SCHEMA_MAX, SCHEMA_MIN, SCHEMA_TARGETS,
+};
 use proptest::prelude::*;
-use samples::{kept_counts, kept_volumes, NEXT_SERIAL};
+use samples::{
+    export_composed, kept_composed, kept_counts, kept_failures, kept_latency, kept_limits,
+    kept_made, kept_volumes, made_bytes, KEPT_NBD, NEXT_SERIAL,
+};
 
 /// An image that is kept: its file, the version that wrote it, and its schema.
 struct Kept {
@@ -37,10 +43,12 @@ const UNKNOWN: Record<'static> = Record {
     bytes: b"forty bytes that only one version knows.",
 };
 
-const ALL: [Kept; 4] = [
+const ALL: [Kept; 6] = [
     Kept { file: "schema-1.img", producer: "1.0.0", schema: 1, others: &[] },
     Kept { file: "schema-2.img", producer: "1.1.0", schema: 2, others: &[] },
     Kept { file: "schema-3.img", producer: "1.2.0", schema: 3, others: &[] },
+    Kept { file: "schema-4.img", producer: "2.0.0", schema: 4, others: &[] },
+    Kept { file: "schema-5.img", producer: "2.1.0", schema: 5, others: &[] },
     Kept { file: "carried.img", producer: "1.1.0", schema: 2, others: &[UNKNOWN] },
 ];
 
@@ -50,16 +58,26 @@ impl Kept {
     }
 
     fn volumes(&self) -> Vec<(Description, Counts)> {
-        kept_volumes().into_iter().zip(kept_counts(self.schema)).collect()
+        let mut volumes: Vec<_> =
+            kept_volumes().into_iter().zip(kept_counts(self.schema)).collect();
+        if self.schema >= SCHEMA_TARGETS {
+            volumes.insert(2, (kept_composed(), volumes[0].1));
+        }
+        volumes
     }
 
     /// The image as it is written today.
     fn written(&self) -> Vec<u8> {
-        let mut buffer = vec![0; image_bytes(self.schema, 3).unwrap() + 4096];
+        let volumes = self.volumes();
+        let mut buffer = vec![0; image_bytes(self.schema, volumes.len()).unwrap() + (32 << 10)];
         let producer = Text::new(self.producer);
-        let mut image = Export::new(&mut buffer, &producer, self.schema, 3, NEXT_SERIAL).unwrap();
-        for (volume, counts) in self.volumes() {
+        let mut image =
+            Export::new(&mut buffer, &producer, self.schema, volumes.len(), NEXT_SERIAL).unwrap();
+        for (volume, counts) in volumes {
             image.volume(&volume, counts).unwrap();
+            if !volume.shape.kind.is_simple() {
+                export_composed(&mut image, &volume);
+            }
         }
         for record in self.others {
             image.other(record).unwrap();
@@ -104,6 +122,43 @@ fn every_image_that_is_kept_reads_to_the_volumes_and_counts_that_it_was_written_
 }
 
 #[test]
+fn a_volume_over_targets_that_is_kept_reads_to_what_was_left_of_it() {
+    for kept in ALL.iter().filter(|kept| kept.schema >= SCHEMA_TARGETS) {
+        let bytes = kept.read();
+        let import = Import::parse(&bytes, &EVERY).unwrap();
+        let mut volumes = import.volumes();
+        let mut seen = 0;
+        while let Some((volume, _)) = volumes.next() {
+            let Some(past) = volumes.past() else {
+                assert!(volume.shape.kind.is_simple());
+                continue;
+            };
+            seen += 1;
+            let made = made_bytes();
+            assert_eq!((past.limits, past.made), (kept_limits(), kept_made(&made)));
+            assert_eq!(past.map.capacity(), volume.shape.capacity_sectors);
+            for (at, target) in past.targets().iter().enumerate() {
+                let history = History::default();
+                target.failures(&history);
+                assert_eq!(history.total(), kept_failures().total());
+                assert!(history.failures().eq(kept_failures().failures()));
+                target.latency(|op, latency| {
+                    let mut wanted = kept_latency(op);
+                    if kept.schema == 4 {
+                        wanted.unplaced = wanted.count();
+                        wanted.buckets = [0; 32];
+                    }
+                    assert_eq!(*latency, wanted, "{}, target {at}", kept.file);
+                });
+                assert_eq!(target.pages, 100 + at as u64);
+                assert_eq!(target.nbd, if at == 3 { KEPT_NBD } else { b"" });
+            }
+        }
+        assert_eq!(seen, 1, "{}", kept.file);
+    }
+}
+
+#[test]
 fn every_schema_has_an_image_that_is_kept() {
     for schema in SCHEMA_MIN..=SCHEMA_MAX {
         assert!(ALL.iter().any(|kept| kept.schema == schema && kept.others.is_empty()), "{schema}");
@@ -112,12 +167,12 @@ fn every_schema_has_an_image_that_is_kept() {
 
 #[test]
 fn every_release_reads_the_schemas_that_it_says_and_no_other() {
-    for (min, max) in [(1, 1), (1, 2), (2, 3)] {
+    for (min, max) in [(1, 1), (1, 2), (2, 3), (3, 4), (4, 5)] {
         for kept in &ALL {
             let outcome =
                 Import::parse(&kept.read(), &range(min, max)).map(|import| import.volumes);
             if (min..=max).contains(&kept.schema) {
-                assert_eq!(outcome, Ok(3), "{}", kept.file);
+                assert_eq!(outcome, Ok(kept.volumes().len()), "{}", kept.file);
             } else {
                 assert_eq!(outcome, Err(ImportError::Schema(kept.schema)), "{}", kept.file);
             }

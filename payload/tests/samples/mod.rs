@@ -7,7 +7,15 @@
 
 use atom_abi::text::Text;
 use atom_payload::counts::{Counts, Counts1, Counts2, Counts3, OpCounts};
+use atom_payload::history::{Failure, History};
+use atom_payload::latency::OpLatency;
+use atom_payload::limits::{Facts, Limits};
+use atom_payload::protocol::Output;
 use atom_payload::shape::{name, Description, Kind, Shape, VolumeId, MAX_VOLUMES};
+use atom_payload::spec::{
+    Address, Layout, Made, Nbd, OnFailure, Source, Target, Terms, MAX_MADE_BYTES,
+};
+use atom_payload::state::Export;
 use proptest::prelude::*;
 
 /// The serial number behind those of all sampled volumes.
@@ -127,4 +135,88 @@ pub fn kept_counts(schema: u32) -> [Counts; 3] {
             Counts::Three(Counts3 { errors: 2, ..three }),
         ],
     }
+}
+
+/// What the volume over targets of the images that are kept is made of.
+pub fn made_bytes() -> Vec<u8> {
+    let target = |source, sectors| Target { source, sectors, terms: Terms::DEFAULT };
+    let terms = Terms {
+        on_failure: OnFailure::Error,
+        deadline_ms: 1,
+        answer_ms: 2,
+        retry_ms: 300,
+        retries: 4,
+    };
+    let address = Address::V4 { address: [192, 0, 2, 7], port: 10809, host: "store-7.example" };
+    let nbd = Nbd { address, export: "disk", connections: 4, keepalive_s: 30 };
+    let targets = [
+        target(Source::Null, 4096),
+        target(Source::Ram, 8192),
+        target(Source::Bdev("/dev/disk/by-id/one"), 1 << 30),
+        Target { source: Source::Nbd(nbd), sectors: 8, terms },
+    ];
+    let mut bytes = vec![0; MAX_MADE_BYTES];
+    let mut out = Output::new(&mut bytes);
+    Made::encode(Layout::Linear, targets.into_iter(), &mut out).unwrap();
+    let length = out.len();
+    bytes.truncate(length);
+    bytes
+}
+
+pub fn kept_made(bytes: &[u8]) -> Made<'_> {
+    Made::decode(bytes).unwrap()
+}
+
+/// The record of the NBD target, of which only its owner knows what it says.
+pub const KEPT_NBD: &[u8] = b"what nbd left";
+
+pub fn kept_limits() -> Limits {
+    let disk = Facts { logical_block_bytes: 4096, features: 1, ..Facts::of_memory(1 << 31) };
+    Limits::over(Layout::Linear, 0, [Facts::of_memory(8192), disk].into_iter()).unwrap()
+}
+
+/// The volume over targets of the images that are kept.
+pub fn kept_composed() -> Description {
+    let limits = kept_limits();
+    let shape = Shape {
+        kind: Kind::Linear,
+        capacity_sectors: 4096 + 8192 + (1 << 30) + 8,
+        block_bytes: limits.logical_block_bytes,
+        features: limits.features,
+        max_discard_sectors: limits.max_discard_sectors,
+        max_write_zeroes_sectors: limits.max_write_zeroes_sectors,
+        hw_queues: 3,
+        queue_depth: 32,
+    };
+    let id = VolumeId::new(7, 99).unwrap();
+    Description { id, device: 11, shape, pages: 101, name: name("over").unwrap() }
+}
+
+/// Ten failures, of which eight are remembered.
+pub fn kept_failures() -> History {
+    let history = History::default();
+    for at in 0..10 {
+        history.add(&Failure { when_ns: 1000 + at, sector: at << 40, op: 1, status: 10 });
+    }
+    history
+}
+
+pub fn kept_latency(op: usize) -> OpLatency {
+    let op = op as u64;
+    OpLatency {
+        unplaced: op,
+        total_ns: 1_000_000 * op,
+        longest_ns: 77 + op,
+        buckets: std::array::from_fn(|at| at as u64 * (op + 1)),
+    }
+}
+
+/// Adds what the volume over targets is made of to an image.
+pub fn export_composed(image: &mut Export<'_>, volume: &Description) {
+    let made = made_bytes();
+    image.made(volume.id, &kept_limits(), &kept_made(&made)).unwrap();
+    for at in 0..4 {
+        image.target(volume.id, at, 100 + at as u64, &kept_failures(), kept_latency).unwrap();
+    }
+    image.nbd(volume.id, 3, KEPT_NBD).unwrap();
 }

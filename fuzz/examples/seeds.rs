@@ -13,8 +13,9 @@ use atom_abi::text::Text;
 use atom_abi::version::{caps, Offer, SchemaRange};
 use atom_payload::answers::{encode_done, Created, Entry, ListWriter};
 use atom_payload::counts::Counts;
-use atom_payload::protocol::{Command, Create};
+use atom_payload::protocol::{Command, Compose, Create, Output};
 use atom_payload::shape::{Description, Kind, Shape, VolumeId};
+use atom_payload::spec::{Address, Layout, Made, Nbd, Source, Target, Terms};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 
@@ -63,14 +64,36 @@ fn command() -> Result<()> {
         hw_queues: 2,
         queue_depth: 64,
     };
+    let address = Address::V4 { address: [192, 0, 2, 7], port: 10809, host: "store-7" };
+    let nbd = Nbd { address, export: "disk", connections: 2, keepalive_s: 30 };
+    let target = |source| Target { source, sectors: 4096, terms: Terms::DEFAULT };
+    let targets = [
+        target(Source::Null),
+        target(Source::Ram),
+        target(Source::Bdev("/dev/vdb")),
+        target(Source::Nbd(nbd)),
+    ];
+    let mut made_bytes = [0; 1024];
+    let mut out = Output::new(&mut made_bytes);
+    let layout = Layout::Stripe { chunk_sectors: 128 };
+    Made::encode(layout, targets.into_iter(), &mut out).map_err(|error| format!("{error}"))?;
+    let length = out.len();
+    let made_bytes = &made_bytes[..length];
+    let made = Made::decode(made_bytes).map_err(|error| format!("{error}"))?;
+    let compose = Compose { name, block_bytes: 0, hw_queues: 2, queue_depth: 64, made };
     let commands = [
         ("create", Command::Create(create)),
         ("destroy", Command::Destroy { name }),
         ("list", Command::List { from: 3 }),
         ("hold", Command::Hold { op: op::WRITE, requests: 2 }),
         ("release", Command::Release),
+        ("compose", Command::Compose(compose)),
+        ("resize", Command::Resize { name, made }),
+        ("show", Command::Show { name }),
+        ("reconnect", Command::Reconnect { name, target: 1 }),
     ];
-    let mut buffer = [0; 512];
+    write("spec", "one-of-each", made_bytes)?;
+    let mut buffer = [0; 1024];
     let fits = |error| format!("{error}");
     for (seed, command) in commands {
         let length = command.encode(&mut buffer).map_err(fits)?;

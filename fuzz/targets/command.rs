@@ -5,8 +5,10 @@
 #![no_main]
 
 use atom_fuzz::budget;
-use atom_payload::answers::{self, Created, List};
+use atom_payload::answers::{self, Composed, Created, List, Outcome};
+use atom_payload::counts::OPS;
 use atom_payload::protocol::{Command, MAX_COMMAND_BYTES};
+use atom_payload::shown::Shown;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,6 +27,17 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = Created::decode(bytes);
         if let Ok(list) = List::decode(bytes) {
             list.entries().count();
+        }
+        let _ = answers::decode_outcome_done(bytes);
+        if let Ok(Outcome::Done(composed)) = Composed::decode(bytes) {
+            composed.targets().count();
+        }
+        if let Ok(Outcome::Done(shown)) = Shown::decode(bytes) {
+            for target in shown.targets() {
+                assert_eq!(target.latency().count(), OPS.len(), "each operation has its latency");
+                target.connections().count();
+                target.failures().count();
+            }
         }
     });
 });

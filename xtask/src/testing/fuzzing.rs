@@ -16,8 +16,13 @@ const TARGETS: &[(&str, &[&str])] = &[
     ("image", &["fuzz/seeds/image", "payload/tests/golden"]),
     ("state", &["payload/tests/golden"]),
     ("command", &["fuzz/seeds/command"]),
+    ("spec", &["fuzz/seeds/spec"]),
     ("module-file", &["fuzz/seeds/module-file"]),
     ("stamp", &["fuzz/seeds/stamp"]),
+    ("volumes-toml", &["fuzz/seeds/volumes-toml"]),
+    ("nbd-handshake", &["fuzz/seeds/nbd-handshake"]),
+    ("nbd-reply", &["fuzz/seeds/nbd-reply"]),
+    ("nbd-record", &["fuzz/seeds/nbd-record"]),
 ];
 
 /// Not to be left out: with it Cargo keeps build scripts and macros free of the instrumentation.

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -112,9 +112,16 @@ impl Control {
     /// Waits until something has happened since this file's last [`Control::status`]: then true; false
     /// after `limit`. Since 1.1.
     pub fn wait(&self, limit: Duration) -> Result<bool> {
+        self.wait_or(limit, None)
+    }
+
+    /// The same, or until there is something to read from `other`.
+    pub fn wait_or(&self, limit: Duration, other: Option<BorrowedFd<'_>>) -> Result<bool> {
         let limit = i32::try_from(limit.as_millis().saturating_add(1)).unwrap_or(i32::MAX);
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let mut waited = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut waited: Vec<_> =
+            [Some(self.device.as_fd()), other].into_iter().flatten().map(readable).collect();
         match poll(&mut waited, timeout) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
@@ -131,19 +138,25 @@ impl Control {
 
     /// Forwards a command to the live payload and returns its answer.
     pub fn command(&self, input: &[u8]) -> Result<Vec<u8>> {
+        self.forward(input)?.map_err(|errno| {
+            Problem::undone(
+                "The live payload refused a command",
+                explain(errno),
+                "read the kernel log (dmesg), where the payload says more",
+            )
+        })
+    }
+
+    /// The same, and tells an error of the payload from one of Atom.
+    pub fn forward(&self, input: &[u8]) -> Result<std::result::Result<Vec<u8>, Errno>> {
         let mut output = vec![0; MAX_COMMAND_BYTES];
         let (result, used) = sys::command(self.device.as_fd(), input, &mut output)
             .map_err(|errno| failed("forward a command to the live payload", errno))?;
         if result != 0 {
-            let errno = Errno::from_raw(result.saturating_neg());
-            return Err(Problem::undone(
-                "The live payload refused a command",
-                explain(errno),
-                "read the kernel log (dmesg), where the payload says more",
-            ));
+            return Ok(Err(Errno::from_raw(result.saturating_neg())));
         }
         output.truncate(used);
-        Ok(output)
+        Ok(Ok(output))
     }
 
     fn handoff(&self, verb: Verb, payload: u32, schema: u32, drain: Drain) -> Result<Report> {

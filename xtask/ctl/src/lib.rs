@@ -10,6 +10,7 @@
 //! | [`upgrade`] | warm and cold upgrades, the soak, the way back, and recovering from a tool that died |
 //! | [`node`] | what an upgrade needs of a machine, so that tests can stand in for it |
 //! | [`volume`] | commands to the payload: the only module that knows what volumes are |
+//! | [`uevents`] | what payloads tell of themselves |
 //! | [`report`] | the JSON documents, to write and to read |
 //! | [`text`] | the same documents for people |
 //! | [`commands`] | the command line, one file for each verb |
@@ -52,6 +53,7 @@ pub mod report;
 #[expect(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
 pub mod text;
+pub mod uevents;
 pub mod upgrade;
 mod urgent;
 pub mod volume;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `atomctl events`
 
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use super::output::Output;
@@ -8,6 +9,7 @@ use crate::control::Control;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::{Event, Handoff, State};
 use crate::text;
+use crate::uevents::Listener;
 
 /// How long a wait may take before the next one begins: the number does not matter.
 const WAIT: Duration = Duration::from_secs(60);
@@ -21,7 +23,9 @@ pub(super) struct Args {
 
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     let control = Control::open()?;
-    let mut told = Told::default();
+    // What they tell is kept by nobody, so there is none of it from before.
+    let payloads = if args.follow { Some(Listener::open()?) } else { None };
+    let mut known = Known::default();
     loop {
         // The state first: what happens after it wakes the wait below.
         let status = control.status()?;
@@ -34,7 +38,8 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         }
         let state = State::of(&status, &control.payloads()?);
         let handoffs = control.reports()?.iter().map(Handoff::of).collect();
-        for event in told.news(handoffs, state) {
+        let told = payloads.iter().flat_map(Listener::news).map(Event::payload);
+        for event in known.news(handoffs, state).into_iter().chain(told) {
             if !output.line(&event, text::event)? {
                 return Ok(Exit::Done);
             }
@@ -42,18 +47,18 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         if !args.follow {
             return Ok(Exit::Done);
         }
-        while !control.wait(WAIT)? {}
+        while !control.wait_or(WAIT, payloads.as_ref().map(Listener::as_fd))? {}
     }
 }
 
 /// What has been told already.
 #[derive(Default)]
-struct Told {
+struct Known {
     sequence: u64,
     state: Option<State>,
 }
 
-impl Told {
+impl Known {
     /// What is new among the handoffs, newest first, and in the state.
     fn news(&mut self, handoffs: Vec<Handoff>, state: State) -> Vec<Event> {
         let mut news: Vec<Handoff> =
@@ -86,27 +91,27 @@ mod tests {
             .iter()
             .filter_map(|event| match &event.what {
                 What::Handoff(handoff) => Some(handoff.sequence),
-                What::Status(_) => None,
+                What::Status(_) | What::Payload(_) => None,
             })
             .collect()
     }
 
     #[test]
     fn each_handoff_is_told_once_and_the_oldest_first() {
-        let mut told = Told::default();
+        let mut known = Known::default();
         let state = State::of(&status(), &[live()]);
-        let first = told.news(vec![handoff(2), handoff(1)], state.clone());
+        let first = known.news(vec![handoff(2), handoff(1)], state.clone());
         assert_eq!((sequences(&first), first.len()), (vec![1, 2], 3));
-        let second = told.news(vec![handoff(3), handoff(2), handoff(1)], state.clone());
+        let second = known.news(vec![handoff(3), handoff(2), handoff(1)], state.clone());
         assert_eq!((sequences(&second), second.len()), (vec![3], 1));
-        assert!(told.news(vec![handoff(3)], state).is_empty());
+        assert!(known.news(vec![handoff(3)], state).is_empty());
     }
 
     #[test]
     fn a_change_of_the_state_is_told_without_a_handoff() {
-        let mut told = Told::default();
-        told.news(Vec::new(), State::of(&status(), &[live()]));
+        let mut known = Known::default();
+        known.news(Vec::new(), State::of(&status(), &[live()]));
         let soaking = State::of(&Status { parked: 1, ..status() }, &[live()]);
-        assert_eq!(told.news(Vec::new(), soaking).len(), 1);
+        assert_eq!(known.news(Vec::new(), soaking).len(), 1);
     }
 }

@@ -15,6 +15,7 @@ use crate::upgrade::Terms;
 
 mod abandon;
 mod adopt;
+mod apply;
 mod commit;
 mod events;
 mod history;
@@ -71,8 +72,10 @@ enum Verb {
     Adopt(adopt::Args),
     /// Remove a payload that is not live.
     Unload(unload::Args),
-    /// Create, list and destroy volumes.
+    /// Create, list, show, resize and destroy volumes.
     Volume(volume::Args),
+    /// Make the volumes those of a file: shows a plan, then carries it out.
+    Apply(apply::Args),
     /// Check that what runs is what is installed.
     Verify(verify::Args),
     /// Show the last handoffs.
@@ -149,6 +152,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::Adopt(args) => adopt::run(output, &args),
         Verb::Unload(args) => unload::run(output, &args),
         Verb::Volume(args) => volume::run(output, &args),
+        Verb::Apply(args) => apply::run(output, &args),
         Verb::Verify(args) => verify::run(output, &args, cli.folders),
         Verb::History => history::run(output),
         Verb::Events(args) => events::run(output, &args),
@@ -221,8 +225,22 @@ mod tests {
             "atomctl adopt 1.0.0",
             "atomctl unload 1.0.0",
             "atomctl volume create db --kind ram --size 64M --block-size 4096 --hw-queues 2",
+            "atomctl volume create db --target bdev:/dev/vdb --block-size 512",
+            "atomctl volume create db --layout stripe --chunk 128K --target ram:1G --target nbd://h/e --size 2G",
+            "atomctl volume create db --target nbd://h/e --on-failure error --deadline 60s --answer-timeout 30s \
+             --retry-max 5s --retries 3 --connections 4 --keepalive 30s",
             "atomctl volume list",
+            "atomctl volume show db --json",
+            "atomctl volume resize db",
+            "atomctl volume resize db --size 2G",
+            "atomctl volume resize db --add-target bdev:/dev/vdc --add-target nbd://h/e --deadline 1m",
+            "atomctl volume reconnect db",
+            "atomctl volume reconnect db --target 2",
             "atomctl volume destroy db",
+            "atomctl volume name /dev/atom0",
+            "atomctl volume udev atom0",
+            "atomctl apply volumes.toml",
+            "atomctl apply volumes.toml --plan --prune --json",
             "atomctl verify",
             "atomctl history",
         ] {
@@ -248,6 +266,17 @@ mod tests {
             "atomctl policy --after 10s",
             "atomctl volume create db --kind tape --size 64M",
             "atomctl volume create db --kind ram --size much",
+            "atomctl volume create db",
+            "atomctl volume create db --kind ram",
+            "atomctl volume create db --kind ram --size 64M --target ram:64M",
+            "atomctl volume create db --kind ram --size 64M --layout linear",
+            "atomctl volume create db --target tape:/dev/st0",
+            "atomctl volume create db --target nbd://h/e --connections 9",
+            "atomctl volume create db --target nbd://h/e --retry-max 1ms",
+            "atomctl volume create db --target nbd://h/e --on-failure hope",
+            "atomctl volume create db --layout mirror --target ram:64M",
+            "atomctl volume reconnect db --target 0",
+            "atomctl apply",
             "atomctl explode",
         ] {
             let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();

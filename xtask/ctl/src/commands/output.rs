@@ -34,6 +34,21 @@ impl Output {
         Ok(())
     }
 
+    /// Prints for people what comes before the document that [`Output::show`] prints.
+    pub(super) fn first<D>(&self, part: &D, human: impl FnOnce(&D, Paint) -> String) {
+        if !self.json {
+            // Whoever closed the output does not want to read why it cannot be written.
+            let _ = stdout().write_all(human(part, Paint::for_stream(&stdout())).as_bytes());
+        }
+    }
+
+    /// Tells people of a problem that the document has for programs.
+    pub(super) fn explain(&self, problem: &Problem) {
+        if !self.json {
+            self.fail(problem);
+        }
+    }
+
     /// Prints one of many documents, on a line of its own. False when nobody reads any more.
     pub(super) fn line<D: Serialize>(
         &self,

@@ -25,6 +25,20 @@ pub enum What {
     Handoff(Box<Handoff>),
     /// The state is another one than before.
     Status(State),
+    /// A payload tells something of itself.
+    Payload(Told),
+}
+
+/// What a payload tells of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Its version.
+    pub version: String,
+    /// The device that it is about, if it is about one, as `atom3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What it tells, in one line.
+    pub text: String,
 }
 
 /// The part of the state that events tell about.
@@ -53,6 +67,11 @@ impl Event {
     /// Another state.
     pub fn status(state: State) -> Self {
         Self { schema: Self::SCHEMA.to_owned(), what: What::Status(state) }
+    }
+
+    /// What a payload tells.
+    pub fn payload(told: Told) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), what: What::Payload(told) }
     }
 }
 
@@ -123,6 +142,11 @@ mod tests {
         for event in [
             Event::handoff(Handoff::of(&Report::EMPTY)),
             Event::status(State::of(&status(), &[live()])),
+            Event::payload(Told {
+                version: "2.0.0".to_owned(),
+                device: Some("atom3".to_owned()),
+                text: "lost".to_owned(),
+            }),
         ] {
             let json = serde_json::to_string(&event).unwrap();
             assert!(json.starts_with(r#"{"schema":"atom.event/1","event":""#), "{json}");

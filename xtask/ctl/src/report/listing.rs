@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! Which payloads and volumes there are.
+//! Which payloads there are.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -134,57 +133,4 @@ impl Entry {
             problem: Some(problem),
         }
     }
-}
-
-/// What the `volume` commands print.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Volumes {
-    /// [`Volumes::SCHEMA`].
-    pub schema: String,
-    /// The volumes.
-    pub volumes: Vec<VolumeEntry>,
-}
-
-impl Volumes {
-    /// Name and version of this document.
-    pub const SCHEMA: &'static str = "atom.volumes/1";
-
-    /// The document of these volumes.
-    pub fn new(volumes: Vec<VolumeEntry>) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), volumes }
-    }
-}
-
-/// A volume of the live payload.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct VolumeEntry {
-    /// Its name.
-    pub name: String,
-    /// What it is made of.
-    pub kind: String,
-    /// Its device, such as `/dev/atom0`.
-    pub device: String,
-    /// Capacity in bytes.
-    pub bytes: u64,
-    /// Smallest unit of addressing.
-    pub block_bytes: u32,
-    /// Hardware queues; 0: one for each CPU.
-    pub hw_queues: u16,
-    /// Requests per hardware queue; 0: as many as Atom sees fit.
-    pub queue_depth: u16,
-    /// Bytes that it has in memory.
-    pub resident_bytes: u64,
-    /// What it has done, by operation; operations that the payload does not count are zero.
-    pub done: BTreeMap<String, Work>,
-    /// Requests that ended with an error.
-    pub errors: u64,
-}
-
-/// What a volume has done of one operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Work {
-    /// Requests that ended.
-    pub ios: u64,
-    /// Bytes of them.
-    pub bytes: u64,
 }

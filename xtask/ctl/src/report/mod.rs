@@ -4,6 +4,7 @@
 //! Every document names its schema and version in `schema`. A version only gains fields; whoever reads
 //! one ignores the fields that it does not know.
 
+mod applied;
 mod event;
 mod handoff;
 mod listing;
@@ -16,12 +17,14 @@ mod stages;
 mod state;
 mod under_way;
 mod upgrade;
+mod volume;
 
-pub use event::{Event, State, What};
+pub use applied::{ApplyDocument, ApplyEntry, ApplyOutcome, ApplyResult};
+pub use event::{Event, State, Told, What};
 pub use handoff::{
     failure_of, Blocker, Handoff, HandoffDocument, History, LoadDocument, UnloadDocument,
 };
-pub use listing::{schema_range, Entry, EntryState, Listing, Schemas, VolumeEntry, Volumes, Work};
+pub use listing::{schema_range, Entry, EntryState, Listing, Schemas};
 pub use outcome::{Mode, Outcome};
 pub use phases::Phases;
 pub use policy::{CommitDocument, HoldPolicy, PolicyDocument, SoakPolicy};
@@ -33,6 +36,10 @@ pub use state::{
 };
 pub use under_way::{DrainUnderWay, SoakUnderWay};
 pub use upgrade::{UpgradeReport, Workload};
+pub use volume::{
+    ConnectionReport, FailureReport, LatencyReport, NameDocument, TargetReport, TermsReport,
+    VolumeDocument, VolumeEntry, Volumes, Work,
+};
 
 /// Whole microseconds.
 pub(crate) fn micros(ns: u64) -> u64 {

@@ -191,10 +191,11 @@ impl StatusDocument {
 
 impl StatusDevice {
     fn of(device: &DeviceInfo) -> Self {
-        const NAMES: [(u32, &str); 4] = [
+        const NAMES: [(u32, &str); 5] = [
             (feature::WRITE_CACHE, "write-cache"),
             (feature::FUA, "fua"),
             (feature::ROTATIONAL, "rotational"),
+            (feature::SLEEPS, "sleeps"),
             (feature::READ_ONLY, "read-only"),
         ];
         Self {

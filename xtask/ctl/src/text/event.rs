@@ -51,6 +51,10 @@ pub fn event(event: &Event, paint: Paint) -> String {
                 .collect();
             format!("state {place}: {live} serves{soak} [{}]\n", payloads.join(", "))
         }
+        What::Payload(told) => {
+            let device = told.device.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+            format!("payload {}{device}: {}\n", told.version, told.text)
+        }
     }
 }
 
@@ -61,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::module_file::test_file::{live, status};
-    use crate::report::{Handoff, State};
+    use crate::report::{Handoff, State, Told};
 
     #[test]
     fn a_switch_of_atoms_own_says_why_in_one_line() {
@@ -76,6 +80,20 @@ mod tests {
         };
         let line = event(&Event::handoff(Handoff::of(&report)), Paint::PLAIN);
         assert_eq!(line, "7 switch 1.1.0 -> 1.0.0 done, paused 2.00 ms, stall\n");
+    }
+
+    #[test]
+    fn what_a_payload_tells_names_it_and_the_device_if_there_is_one() {
+        let line = |device: Option<&str>| {
+            let told = Told {
+                version: "2.0.0".to_owned(),
+                device: device.map(str::to_owned),
+                text: "lost nbd://store/a".to_owned(),
+            };
+            event(&Event::payload(told), Paint::PLAIN)
+        };
+        assert_eq!(line(Some("atom3")), "payload 2.0.0 atom3: lost nbd://store/a\n");
+        assert_eq!(line(None), "payload 2.0.0: lost nbd://store/a\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::policy::hold;
 use super::{handoff, row, table, Paint};
 use crate::quantity::{show_bytes, show_micros};
-use crate::report::{EntryState, History, Listing, Schemas, StatusDocument, Verification, Volumes};
+use crate::report::{EntryState, History, Listing, Schemas, StatusDocument, Verification};
 
 /// The state of Atom.
 pub fn status(status: &StatusDocument, paint: Paint) -> String {
@@ -124,26 +124,6 @@ pub fn listing(listing: &Listing, paint: Paint) -> String {
         }
     }
     lines.join("\n") + "\n"
-}
-
-/// The volumes.
-pub fn volumes(volumes: &Volumes) -> String {
-    if volumes.volumes.is_empty() {
-        return "no volumes\n".to_owned();
-    }
-    let mut rows = vec![row(["name", "kind", "device", "size", "block", "resident", "errors"])];
-    rows.extend(volumes.volumes.iter().map(|volume| {
-        vec![
-            volume.name.clone(),
-            volume.kind.clone(),
-            volume.device.clone(),
-            show_bytes(volume.bytes),
-            volume.block_bytes.to_string(),
-            show_bytes(volume.resident_bytes),
-            volume.errors.to_string(),
-        ]
-    }));
-    table(&rows)
 }
 
 /// The last handoffs, newest first.

@@ -10,14 +10,16 @@ mod policy;
 mod recovery;
 mod timeline;
 mod upgrade;
+mod volume;
 
 pub use event::event;
-pub use lists::{history, listing, status, verification, volumes};
+pub use lists::{history, listing, status, verification};
 pub use paint::Paint;
 pub use policy::policy;
 pub use recovery::recovery;
 pub use timeline::timeline;
 pub use upgrade::{handoff, upgrade};
+pub use volume::{applied, plan, step, volume, volumes};
 
 /// A problem: what happened, why, what to do.
 pub fn problem(problem: &Problem, paint: Paint) -> String {

@@ -5,20 +5,31 @@
 //! [`link`], has it run one of the [`scenarios`], and judges the kernel's log with [`kernel_log`]. The [`guest`] module
 //! is what runs inside.
 
+pub mod bench;
+pub mod composed;
 pub mod demo;
 pub mod echo;
+pub mod firewall;
+pub mod greedy;
 pub mod guest;
+pub mod hostile;
 pub mod kept;
 pub mod kernel_log;
 pub mod link;
 pub mod load;
+pub mod mapper;
+pub mod nbd_client;
 pub mod new_root;
+pub mod power;
 pub mod pressure;
 pub mod queue;
 pub mod random;
+pub mod relay;
 pub mod scenarios;
+pub mod server;
 pub mod site;
 pub mod spare;
 pub mod trace;
+pub mod udev;
 pub mod variant;
 pub mod wait;

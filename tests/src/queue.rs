@@ -83,15 +83,44 @@ pub fn read_block(device: &str, block: u64) -> Result<Vec<u8>> {
     Ok(data.to_vec())
 }
 
+/// Writes blocks past the page cache in one request, each full of its own word.
+pub fn write_words(device: &str, block: u64, words: &[u64]) -> Result<()> {
+    let (file, mut memory, start) = direct_of(device, words.len())?;
+    let data = memory.get_mut(start..start + words.len() * BLOCK).context("no aligned memory")?;
+    for (place, word) in data.chunks_exact_mut(BLOCK).zip(words) {
+        place.chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&word.to_le_bytes()));
+    }
+    file.write_all_at(data, block * BLOCK as u64).with_context(|| format!("{device}, {block}"))
+}
+
+/// Reads so many blocks past the page cache in one request: each word, or `None` for a block that is not full of one.
+pub fn read_words(device: &str, block: u64, count: usize) -> Result<Vec<Option<u64>>> {
+    let (file, mut memory, start) = direct_of(device, count)?;
+    let data = memory.get_mut(start..start + count * BLOCK).context("no aligned memory")?;
+    file.read_exact_at(data, block * BLOCK as u64).with_context(|| format!("{device}, {block}"))?;
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
+    let words = data.chunks_exact(BLOCK).map(|block| {
+        let mut words = block.chunks_exact(8).map(word);
+        let first = words.next().flatten();
+        first.filter(|first| words.all(|other| other == Some(*first)))
+    });
+    Ok(words.collect())
+}
+
 /// O_DIRECT wants memory and offset aligned to the block.
 fn direct(device: &str) -> Result<(File, Vec<u8>, usize)> {
+    direct_of(device, 1)
+}
+
+/// The same with memory for so many blocks.
+fn direct_of(device: &str, blocks: usize) -> Result<(File, Vec<u8>, usize)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(OFlag::O_DIRECT.bits())
         .open(device)
         .with_context(|| format!("cannot open {device}"))?;
-    let memory = vec![0u8; 2 * BLOCK];
+    let memory = vec![0u8; (blocks + 1) * BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     Ok((file, memory, start))
 }

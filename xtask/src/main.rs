@@ -46,6 +46,7 @@ enum Command {
     Upgrade(commands::upgrade::Args),
     Test(commands::test::Args),
     Fuzz(commands::fuzz::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(args, &target).map(done),
         Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
+        Command::Bench(args) => commands::bench::run(args, &target),
         Command::Fuzz(args) => commands::fuzz::run(args).map(done),
     };
     result.unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::kbuild::{ModuleSpec, SourceDir};
+use crate::kbuild::{Bindings, ModuleSpec, SourceDir};
 use crate::places;
 
 /// Atom's Kbuild object.
@@ -64,6 +64,23 @@ pub fn atom(repository: &Path) -> Result<ModuleSpec> {
     })
 }
 
+/// The condition of a payload with targets on a network.
+const CLIENT: &str = "payload_client";
+
+/// What such a payload needs of the network that the `kernel` crate does not bind.
+fn network() -> Bindings {
+    let functions = [
+        "sk_set_memalloc",
+        "sock_no_linger",
+        "sock_set_keepalive",
+        "tcp_sock_set_keepcnt",
+        "tcp_sock_set_keepidle",
+        "tcp_sock_set_keepintvl",
+        "tcp_sock_set_nodelay",
+    ];
+    Bindings { header: "nbd/socket.h".to_owned(), functions: functions.map(str::to_owned).to_vec() }
+}
+
 /// What a version of the payload is built from.
 pub fn payload(repository: &Path, version: &Version) -> Result<ModuleSpec> {
     let (folder, root) = match &version.source {
@@ -76,6 +93,7 @@ pub fn payload(repository: &Path, version: &Version) -> Result<ModuleSpec> {
         c_files: c_files(&repository.join(&folder))?,
         sources: sources(repository, &folder),
         cfgs: version.cfgs.clone(),
+        bindings: version.cfgs.iter().filter(|cfg| *cfg == CLIENT).map(|_| network()).collect(),
         env: vec![("PAYLOAD_VERSION".to_owned(), version.name.clone())],
         needs: vec![ATOM.to_owned()],
     })

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{demo, scenarios};
+use atom_tests::{bench, demo, greedy, scenarios};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | kernel-log";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough | kernel-log";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -48,6 +48,11 @@ fn run() -> Result<bool> {
         ["on-root", part, device] => {
             println!("{}", serde_json::to_string(&scenarios::root::inside::run(part, device)?)?);
         }
+        ["bench", how @ ("quick" | "thorough")] => {
+            println!("{}", serde_json::to_string(&bench::run_all(*how == "quick")?)?);
+        }
+        // What scenarios with little memory run several of.
+        ["greedy", mib] => greedy::run(mib.parse()?)?,
         ["upgrade", modules, atomctl] => {
             let places = demo::Places { modules: modules.into(), atomctl: atomctl.into() };
             println!("{}", serde_json::to_string(&demo::run(&places)?)?);

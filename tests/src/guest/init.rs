@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 use super::command_line::CommandLine;
 use super::moving::{self, Moved};
+use super::systemd;
 use crate::site::{Site, Spec};
 
 /// The search path of everything in the guest.
@@ -84,6 +85,9 @@ fn prepare() -> Result<Option<Pid>> {
     let line = CommandLine::read()?;
     for module in line.list("modprobe") {
         run_to_end("modprobe", &[module])?;
+    }
+    if line.value("systemd").is_some() {
+        systemd::become_it()?;
     }
     if let Some(version) = line.value("start") {
         start(version)?;

@@ -6,3 +6,4 @@ pub mod command_line;
 pub mod init;
 pub mod kmsg;
 pub mod moving;
+pub mod systemd;

@@ -115,6 +115,25 @@ impl Drop for Fio {
     }
 }
 
+/// Runs fio once over a device, with these arguments besides the usual ones: what it writes is read back and verified
+/// afterwards. An error when anything was wrong.
+pub fn pass(device: &str, args: &[&str]) -> Result<Done> {
+    let output = Command::new("fio")
+        .args(["--name=pass", "--direct=1", "--ioengine=libaio", "--thread", "--eta=never"])
+        .args(["--verify=crc32c", "--verify_fatal=1", "--output-format=json"])
+        .arg(format!("--filename={device}"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start fio on {device}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "fio {args:?} on {device}: {said}{text}");
+    let done = parse(&text).with_context(|| format!("{said}{text}"))?;
+    ensure!(done.errors == 0 && done.ios > 0, "fio {args:?} on {device}: {done:?} {said}");
+    Ok(done)
+}
+
 /// Writes that the block layer has completed on a device.
 fn writes_of(device: &str) -> Result<u64> {
     let path = format!("/sys/block/{}/stat", file_name(device));

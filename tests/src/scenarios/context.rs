@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::guest::command_line::CommandLine;
+use crate::power;
 
 /// The guest as a scenario sees it, and the notes that it takes.
 pub struct Context {
@@ -39,6 +40,21 @@ impl Context {
     pub fn fact(&mut self, name: &str, value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.facts.insert(name.to_owned(), value);
+    }
+
+    /// Which boot of this machine it is, from 0 on.
+    pub fn boot(&self) -> Result<u32> {
+        self.command_line.value("boot").unwrap_or("0").parse().context("which boot is it?")
+    }
+
+    /// Whether no other boot follows.
+    pub fn is_last_boot(&self) -> bool {
+        self.command_line.value("last").is_some()
+    }
+
+    /// Tells the host something that the next boot will have to know.
+    pub fn note(&self, text: &str) {
+        println!("{}{text}", power::NOTE);
     }
 
     /// Runs a program that must succeed and returns what it printed.

@@ -2,7 +2,7 @@
 //! What scenarios need of the guest beside Atom: a loopback, a disk of somebody else, modules by name.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,9 +12,13 @@ use nix::mount::{mount, umount, MsFlags};
 
 use super::Context;
 use crate::echo::{Echo, Seen};
+use crate::firewall::Firewall;
+use crate::nbd_client::NbdClient;
+use crate::server::{self, At, Server};
 use crate::site::Site;
 use crate::spare::{self, Spare};
-use crate::wait;
+use crate::udev::Udev;
+use crate::{queue, wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,6 +57,66 @@ pub fn the_guest_has_a_loopback_a_spare_disk_and_modules_by_name(
     ensure!(site.knows("1.1.0")?, "it did not register");
     kmod::remove("payload_1_1_0")?;
     site.leave()
+}
+
+/// Each server is tried with the kernel's own client.
+pub fn the_large_guest_has_servers_a_firewall_and_what_lies_on_disks(
+    context: &mut Context,
+) -> Result<()> {
+    let file = server::file("disk", 64)?;
+    let servers: [(&str, At, &str); 4] = [
+        ("nbdkit", At::free_port()?, ""),
+        ("nbdkit-socket", At::socket("nbdkit"), ""),
+        ("qemu-nbd", At::free_port()?, "disk"),
+        ("nbd-server", At::free_port()?, "disk"),
+    ];
+    for (index, (name, at, export)) in (0..).zip(servers) {
+        context.step(name);
+        let server = match name {
+            "qemu-nbd" => Server::qemu_nbd(name, at, export, &file)?,
+            "nbd-server" => Server::nbd_server(name, at, export, &file)?,
+            _ => Server::nbdkit(name, at, &["memory", "64M"])?,
+        };
+        let client = NbdClient::connect(index, server.at(), export, 1)?;
+        queue::write_block(client.device(), 5, 0x77)?;
+        let read = queue::read_block(client.device(), 5)?;
+        ensure!(read.iter().all(|byte| *byte == 0x77), "wrong data");
+        client.disconnect()?;
+        if name.starts_with("nbdkit") {
+            wait::until("nbdkit sees the end", PATIENCE, || Ok(server.seen()?.disconnects > 0))?;
+            let seen = server.seen()?;
+            ensure!(seen.connects == 1 && seen.writes > 0 && seen.reads > 0, "{seen:?}");
+        }
+        server.stop()?;
+    }
+
+    context.step("a firewall");
+    let echo = Echo::start()?;
+    let firewall = Firewall::drop_port(echo.port())?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, echo.port()));
+    let tried = TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    ensure!(tried.is_err(), "a connection passed the firewall");
+    firewall.open()?;
+    TcpStream::connect_timeout(&address, PATIENCE)?;
+    echo.stop()?;
+
+    context.step("LVM and dm-crypt");
+    let spare = Spare::create(64)?;
+    let udev = Udev::start(context)?;
+    context.run(&["pvcreate", "-q", spare.device()])?;
+    context.run(&["vgcreate", "-q", "group", spare.device()])?;
+    context.run(&["lvcreate", "-q", "-n", "volume", "-L", "16M", "group"])?;
+    std::fs::write("/tmp/key", [7; 64])?;
+    let cipher = "--cipher=aes-xts-plain64";
+    let open = ["cryptsetup", "open", "--type=plain", "--key-file=/tmp/key", "--key-size=512"];
+    context.run(&[&open[..], &[cipher, "/dev/group/volume", "secret"]].concat())?;
+    queue::write_block("/dev/mapper/secret", 3, 0x55)?;
+    ensure!(queue::read_block("/dev/mapper/secret", 3)? == vec![0x55; 4096], "wrong data");
+    ensure!(queue::read_block("/dev/group/volume", 3)? != vec![0x55; 4096], "no secret");
+    context.run(&["cryptsetup", "close", "secret"])?;
+    context.run(&["vgremove", "-q", "-f", "group"])?;
+    udev.stop(context)?;
+    spare.remove()
 }
 
 /// The kernel loads the module of an unknown network interface's name with its own `request_module`, if the caller

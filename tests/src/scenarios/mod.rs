@@ -5,10 +5,12 @@
 //! name is a sentence about what holds; `what` says it for people. Whatever the kernel complains about on purpose goes
 //! to `expected_log`, or the scenario fails for it.
 
+mod assembled;
 mod busy;
 mod changes;
 mod completion_races_teardown;
 mod context;
+mod cuts;
 mod dead;
 mod faults;
 mod guest;
@@ -17,8 +19,10 @@ mod handles;
 mod hostile;
 mod large_discard;
 mod live_too_early;
+mod living;
 mod machine;
 mod mixed;
+mod network;
 mod nobody;
 mod pause;
 mod preserved;
@@ -27,6 +31,7 @@ mod refusals;
 pub mod root;
 mod saturated_queue;
 mod semantics;
+mod shortage;
 mod smoke;
 mod soak;
 mod stale_aborting;
@@ -38,6 +43,7 @@ mod timers;
 mod tool;
 mod upgrades;
 mod versions;
+mod volumes;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -57,10 +63,54 @@ pub struct Machine {
     pub vcpus: u32,
     /// Its disks in MiB each; they are empty and sparse, and appear as `/dev/vda`, `/dev/vdb` and so on.
     pub disks_mib: &'static [u64],
+    /// The programs on it.
+    pub tools: Tools,
+    /// MiB of an NBD server in memory on the host, which the guest reaches over a network; 0: there is none, and no
+    /// network.
+    pub server_mib: u64,
+    /// What becomes of its power.
+    pub power: Power,
+}
+
+/// The programs on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tools {
+    /// What most scenarios need, and boots fast.
+    Small,
+    /// NBD servers, LVM, dm-crypt, udev and systemd as well.
+    Large,
+}
+
+/// What becomes of the power of a machine. In each boot the scenario runs anew, with the disks and the notes of the boot
+/// before: see [`crate::power`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// There is one boot.
+    Stays,
+    /// There are two, and the machine is turned off between them as it should be. In the second one systemd is the first
+    /// process.
+    Cycled,
+    /// It is cut at a random moment, so many times, and there is one more boot after the last. What the disks have not
+    /// flushed is lost with it.
+    Cut {
+        /// Cuts in an ordinary run.
+        times: u32,
+        /// Cuts with `--slow`.
+        slow: u32,
+    },
 }
 
 /// The machine of scenarios that want nothing special.
-pub const PLAIN: Machine = Machine { memory_mib: 1024, vcpus: 2, disks_mib: &[] };
+pub const PLAIN: Machine = Machine {
+    memory_mib: 1024,
+    vcpus: 2,
+    disks_mib: &[],
+    tools: Tools::Small,
+    server_mib: 0,
+    power: Power::Stays,
+};
 
 /// A scenario.
 pub struct Scenario {
@@ -72,7 +122,7 @@ pub struct Scenario {
     pub machine: Machine,
     /// Texts of kernel log lines that it provokes.
     pub expected_log: &'static [&'static str],
-    /// It has failed when it takes longer.
+    /// It has failed when it takes longer, in each boot.
     pub limit_seconds: u64,
     /// What it does.
     pub run: fn(&mut Context) -> Result<()>,
@@ -89,6 +139,9 @@ pub struct Description {
     pub memory_mib: u32,
     pub vcpus: u32,
     pub disks_mib: Vec<u64>,
+    pub tools: Tools,
+    pub server_mib: u64,
+    pub power: Power,
     pub expected_log: Vec<String>,
     pub limit_seconds: u64,
 }
@@ -114,6 +167,9 @@ impl Scenario {
             memory_mib: self.machine.memory_mib,
             vcpus: self.machine.vcpus,
             disks_mib: self.machine.disks_mib.to_vec(),
+            tools: self.machine.tools,
+            server_mib: self.machine.server_mib,
+            power: self.machine.power,
             expected_log: self.expected_log.iter().map(|s| (*s).to_owned()).collect(),
             limit_seconds: self.limit_seconds,
         }

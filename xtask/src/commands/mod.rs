@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! One file for each command. They parse and print; the work is done in the topic modules.
 
+pub mod bench;
 pub mod build;
 pub mod fuzz;
 pub mod list;

@@ -29,6 +29,9 @@ pub struct Args {
     /// Run each scenario so many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
+    /// Cut the power fifty times where an ordinary run does it three times.
+    #[arg(long)]
+    slow: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -93,7 +96,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) ->
             if args.repeat > 1 {
                 eprintln!("round {round} of {}", args.repeat);
             }
-            report(scenario::run(sysroot, &initramfs, &description));
+            report(scenario::run(sysroot, &initramfs, &description, args.slow));
         }
     }
     Ok(())

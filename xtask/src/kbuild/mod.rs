@@ -29,6 +29,25 @@ pub struct SourceDir {
     pub to: String,
 }
 
+/// A C header of a module's own from which bindgen makes Rust: its constants whose names begin with `ATOM_`, and
+/// functions of the kernel. Types come from the `kernel` crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bindings {
+    /// The header in the staging folder, as in `nbd/socket.h`. The Rust is put beside it, as `nbd/socket_bindings.rs`,
+    /// for the source to include.
+    pub header: String,
+    /// The functions, which the header only has to make known.
+    pub functions: Vec<String>,
+}
+
+impl Bindings {
+    /// The file that bindgen makes.
+    fn made(&self) -> String {
+        let stem = self.header.strip_suffix(".h").unwrap_or(&self.header);
+        format!("{stem}_bindings.rs")
+    }
+}
+
 /// What a module is made of.
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSpec {
@@ -42,6 +61,8 @@ pub struct ModuleSpec {
     pub sources: Vec<SourceDir>,
     /// Conditions for `#[cfg(...)]`, as in `payload_schema="1"`.
     pub cfgs: Vec<String>,
+    /// Headers that bindgen turns into Rust first.
+    pub bindings: Vec<Bindings>,
     /// Variables that the source reads with `env!`.
     pub env: Vec<(String, String)>,
     /// Objects of the same build whose exported symbols it uses.

@@ -2,7 +2,7 @@
 //! The staging folder: a copy of a module's sources in which files keep their times unless they change, so that
 //! Kbuild compiles only what it must.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
@@ -30,7 +30,8 @@ pub fn stage(spec: &ModuleSpec, dir: &Path, kbuild: &str) -> Result<Fingerprint>
         std::fs::remove_dir_all(dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    remove_stale(dir, dir, &files)?;
+    let made = spec.bindings.iter().map(|bindings| PathBuf::from(bindings.made())).collect();
+    remove_stale(dir, dir, &files, &made)?;
     let mut state = Fingerprint::default();
     state.add(kbuild);
     for (to, from) in &files {
@@ -62,15 +63,21 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|e| SOURCES.iter().any(|s| e == *s))
 }
 
-fn remove_stale(dir: &Path, top: &Path, files: &BTreeMap<PathBuf, PathBuf>) -> Result<()> {
+fn remove_stale(
+    dir: &Path,
+    top: &Path,
+    files: &BTreeMap<PathBuf, PathBuf>,
+    made: &BTreeSet<PathBuf>,
+) -> Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {
-            remove_stale(&path, top, files)?;
+            remove_stale(&path, top, files, made)?;
             continue;
         }
-        let generated = path.to_string_lossy().ends_with(".mod.c");
-        let wanted = files.contains_key(path.strip_prefix(top)?);
+        let name = path.strip_prefix(top)?;
+        let generated = path.to_string_lossy().ends_with(".mod.c") || made.contains(name);
+        let wanted = files.contains_key(name);
         if is_source(&path) && !generated && !wanted {
             std::fs::remove_file(&path)
                 .with_context(|| format!("cannot remove {}", path.display()))?;

@@ -2,7 +2,7 @@
 //! What goes into a sysroot. Every change here makes new sysroots; the old ones stay as they are.
 
 /// To be raised when the stages change in a way that their inputs do not show.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The compiler that Kbuild needs for Rust modules, in the suite's own versions.
 const COMPILER: &[&str] = &[
@@ -44,7 +44,22 @@ const GUEST: &[&str] = &[
     "seabios",
 ];
 
+/// What scenarios about volumes need: servers of the NBD protocol, what people put on block devices, and what makes
+/// their names.
+const VOLUMES: &[&str] = &[
+    "nbdkit",
+    "nbd-server",
+    "nbd-client",
+    "dmsetup",
+    "lvm2",
+    "cryptsetup-bin",
+    "udev",
+    "systemd",
+    "iproute2",
+    "nftables",
+];
+
 /// All packages besides the kernel's own.
 pub fn packages() -> impl Iterator<Item = &'static str> {
-    [COMPILER, KERNEL_BUILD, GUEST].into_iter().flatten().copied()
+    [COMPILER, KERNEL_BUILD, GUEST, VOLUMES].into_iter().flatten().copied()
 }

@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! A scenario in a guest of its own.
+//! A scenario in a guest of its own, which may be booted several times, and cut off in between.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use atom_tests::kernel_log;
-use atom_tests::scenarios::{Description, Outcome};
+use atom_tests::random::{self, Random};
+use atom_tests::scenarios::{Description, Outcome, Power};
+use atom_tests::{kernel_log, power};
 
 use super::Verdict;
 use crate::command_line::CommandLine;
 use crate::programs;
 use crate::sysroot::Sysroot;
-use crate::vm::initramfs::Initramfs;
+use crate::vm::initramfs::{Initramfs, SEED};
 use crate::vm::link::Stream;
 use crate::vm::{Vm, VmConfig};
+
+/// Longest time between a scenario's wish to be cut off and the cut.
+const LONGEST_WAIT_MS: u64 = 4000;
 
 /// The scenarios that the guest's program knows; asked of the very program that goes into the guest.
 pub fn all() -> Result<Vec<Description>> {
@@ -21,11 +28,16 @@ pub fn all() -> Result<Vec<Description>> {
     serde_json::from_str(&text).context("the list of scenarios cannot be read")
 }
 
-/// Boots a guest, runs the scenario, and judges its outcome and the kernel's log.
-pub fn run(sysroot: &Sysroot, initramfs: &Initramfs, scenario: &Description) -> Verdict {
+/// Boots a guest, runs the scenario, and judges its outcome and the kernel's log; as often as the machine is booted.
+pub fn run(
+    sysroot: &Sysroot,
+    initramfs: &Initramfs,
+    scenario: &Description,
+    slow: bool,
+) -> Verdict {
     let started = Instant::now();
     let mut steps = Vec::new();
-    let result = attempt(sysroot, initramfs, scenario, &mut steps);
+    let result = all_boots(sysroot, initramfs, scenario, slow, &mut steps);
     let (why, facts) = match result {
         Ok(outcome) => (outcome.error, outcome.facts),
         Err(error) => (Some(format!("{error:#}")), Default::default()),
@@ -42,51 +54,188 @@ pub fn run(sysroot: &Sysroot, initramfs: &Initramfs, scenario: &Description) -> 
     }
 }
 
-fn attempt(
+fn all_boots(
     sysroot: &Sysroot,
     initramfs: &Initramfs,
     scenario: &Description,
+    slow: bool,
     steps: &mut Vec<String>,
 ) -> Result<Outcome> {
-    let config = VmConfig {
-        memory_mib: scenario.memory_mib,
-        vcpus: scenario.vcpus,
-        disks_mib: scenario.disks_mib.clone(),
-        ..VmConfig::named(&scenario.name)
-    };
-    let vm = Vm::boot(sysroot, initramfs, &config)?;
-    let mut document = String::new();
-    let code = vm.exec(
-        &["/init", "scenario", &scenario.name],
-        Duration::from_secs(scenario.limit_seconds),
-        |stream, line| match stream {
-            Stream::Stdout => document = line.to_owned(),
-            Stream::Stderr => steps.push(line.to_owned()),
-        },
-    )?;
-    let mut outcome: Outcome = serde_json::from_str(&document).with_context(|| {
-        format!("the scenario exited with {code} and left no result, but `{document}`")
-    })?;
-    let log = vm.kernel_log()?;
-    std::fs::write(vm.dir().join("kernel.log"), &log)?;
-    let findings = kernel_log::scan(&log, &scenario.expected_log);
-    let dir = vm.dir().to_owned();
-    vm.poweroff()?;
-    // The disks may be large, and nobody looks at them after a pass.
-    if !findings.is_empty() {
-        let mut text = outcome.error.take().unwrap_or_default();
-        text.push_str("\nthe kernel's log has lines that must not be there:");
-        for finding in findings.iter().take(20) {
-            text.push_str(&format!("\n  {}: {} ({})", finding.line, finding.text, finding.meaning));
+    let last = match scenario.power {
+        Power::Stays => 0,
+        Power::Cycled => 1,
+        Power::Cut { times, slow: more } => {
+            if slow {
+                more
+            } else {
+                times
+            }
         }
-        text.push_str(&format!("\nread kernel.log in {}", dir.display()));
-        outcome.error = Some(text);
+    };
+    let seed = seed()?;
+    let mut random = Random::new(seed);
+    let mut notes = Vec::new();
+    for number in 0..=last {
+        if last > 0 {
+            steps.clear();
+            steps.push(format!("boot {number} of {last}, seed {seed}"));
+        }
+        let mut boot = Boot { sysroot, initramfs, scenario, number, last, notes, steps };
+        if number < last && matches!(scenario.power, Power::Cut { .. }) {
+            notes = boot.cut(Duration::from_millis(random.below(LONGEST_WAIT_MS)))?;
+            continue;
+        }
+        let (outcome, theirs) = boot.run_out()?;
+        if number == last || outcome.error.is_some() {
+            return Ok(outcome);
+        }
+        notes = theirs;
     }
-    if outcome.passed && code != 0 && outcome.error.is_none() {
-        outcome.error = Some(format!("the scenario says that it passed, and exited with {code}"));
+    anyhow::bail!("there was no boot")
+}
+
+/// The seed that the person at the keyboard wants, or one that nobody has chosen.
+fn seed() -> Result<u64> {
+    match std::env::var(SEED) {
+        Ok(text) => text.parse().with_context(|| format!("{SEED}: {text:?}")),
+        Err(_) => random::seed(),
     }
-    if !outcome.passed && outcome.error.is_none() {
-        outcome.error = Some("the scenario failed without saying why".to_owned());
+}
+
+/// One boot of a scenario's machine.
+struct Boot<'a> {
+    sysroot: &'a Sysroot,
+    initramfs: &'a Initramfs,
+    scenario: &'a Description,
+    number: u32,
+    last: u32,
+    /// What the boot before has noted.
+    notes: Vec<String>,
+    steps: &'a mut Vec<String>,
+}
+
+/// What a guest says on its standard output: notes, and at last a document.
+#[derive(Default)]
+struct Said {
+    notes: Vec<String>,
+    document: String,
+}
+
+impl Said {
+    fn hear(&mut self, line: &str) {
+        match line.strip_prefix(power::NOTE) {
+            Some(note) => self.notes.push(note.to_owned()),
+            None => self.document = line.to_owned(),
+        }
     }
-    Ok(outcome)
+}
+
+impl Boot<'_> {
+    fn power_on(&self) -> Result<Vm> {
+        let scenario = self.scenario;
+        let mut cmdline = vec![format!("atom.boot={}", self.number)];
+        if self.number == self.last {
+            cmdline.push("atom.last".to_owned());
+        }
+        if self.number > 0 && scenario.power == Power::Cycled {
+            cmdline.push("atom.systemd".to_owned());
+        }
+        let config = VmConfig {
+            memory_mib: scenario.memory_mib,
+            vcpus: scenario.vcpus,
+            disks_mib: scenario.disks_mib.clone(),
+            keep_disks: self.number > 0,
+            volatile_disks: matches!(scenario.power, Power::Cut { .. }),
+            server_mib: scenario.server_mib,
+            tools: scenario.tools,
+            cmdline,
+            ..VmConfig::named(&scenario.name)
+        };
+        let vm = Vm::boot(self.sysroot, self.initramfs, &config)?;
+        if !self.notes.is_empty() {
+            let text: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
+            vm.put(power::FILE, 0o644, text.as_bytes())?;
+        }
+        Ok(vm)
+    }
+
+    fn exec(&mut self, vm: &Vm, mut on_note: impl FnMut(&str)) -> (Result<i32>, Said) {
+        let mut said = Said::default();
+        let name = self.scenario.name.as_str();
+        let limit = Duration::from_secs(self.scenario.limit_seconds);
+        let code = vm.exec(&["/init", "scenario", name], limit, |stream, line| match stream {
+            Stream::Stdout => {
+                said.hear(line);
+                on_note(line.strip_prefix(power::NOTE).unwrap_or_default());
+            }
+            Stream::Stderr => self.steps.push(line.to_owned()),
+        });
+        (code, said)
+    }
+
+    /// Boots, and cuts the power so long after the scenario has asked for it. Returns what was noted until then.
+    fn cut(&mut self, wait: Duration) -> Result<Vec<String>> {
+        let vm = self.power_on()?;
+        let cutter = vm.cutter()?;
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let (code, said) = self.exec(&vm, |note| {
+            if note == power::READY {
+                let (cutter, is_cut) = (cutter.clone(), Arc::clone(&is_cut));
+                std::thread::spawn(move || {
+                    std::thread::sleep(wait);
+                    is_cut.store(true, Ordering::SeqCst);
+                    cutter.cut();
+                });
+            }
+        });
+        if !is_cut.load(Ordering::SeqCst) {
+            anyhow::bail!(
+                "the scenario ended before its power was cut: {code:?}, {}",
+                said.document
+            );
+        }
+        let console = vm.dir().join("console.log");
+        let log = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
+        let findings = kernel_log::scan(&log, &self.scenario.expected_log);
+        anyhow::ensure!(findings.is_empty(), "{}", listed(&findings, vm.dir()));
+        Ok(said.notes)
+    }
+
+    /// Boots, lets the scenario come to its end, judges, and turns the machine off.
+    fn run_out(&mut self) -> Result<(Outcome, Vec<String>)> {
+        let vm = self.power_on()?;
+        let (code, said) = self.exec(&vm, |_| {});
+        let code = code?;
+        let document = said.document;
+        let mut outcome: Outcome = serde_json::from_str(&document).with_context(|| {
+            format!("the scenario exited with {code} and left no result, but `{document}`")
+        })?;
+        let log = vm.kernel_log()?;
+        std::fs::write(vm.dir().join("kernel.log"), &log)?;
+        let findings = kernel_log::scan(&log, &self.scenario.expected_log);
+        let dir = vm.dir().to_owned();
+        vm.poweroff()?;
+        if !findings.is_empty() {
+            let mut text = outcome.error.take().unwrap_or_default();
+            text.push_str(&listed(&findings, &dir));
+            outcome.error = Some(text);
+        }
+        if outcome.passed && code != 0 && outcome.error.is_none() {
+            outcome.error =
+                Some(format!("the scenario says that it passed, and exited with {code}"));
+        }
+        if !outcome.passed && outcome.error.is_none() {
+            outcome.error = Some("the scenario failed without saying why".to_owned());
+        }
+        Ok((outcome, said.notes))
+    }
+}
+
+fn listed(findings: &[kernel_log::Finding], dir: &Path) -> String {
+    let mut text = "\nthe kernel's log has lines that must not be there:".to_owned();
+    for finding in findings.iter().take(20) {
+        text.push_str(&format!("\n  {}: {} ({})", finding.line, finding.text, finding.meaning));
+    }
+    text.push_str(&format!("\nread kernel.log or console.log in {}", dir.display()));
+    text
 }

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::initramfs::Initramfs;
 use super::link::Link;
+use super::served::Served;
 use super::{qemu, Qemu, Vm, VmConfig};
 use crate::lock::{self, Lock};
 use crate::places;
@@ -76,7 +77,7 @@ pub fn take(
         .spawn()
         .with_context(|| format!("cannot start QEMU: {command}"))?;
     places::write_whole(&dir.join("pid"), child.id().to_string().as_bytes())?;
-    let mut vm = Vm::meet(Qemu::Ours(child), folder, &sysroot.kernel().release)?;
+    let mut vm = Vm::meet(Qemu::Ours(child), folder, Served::none(), &sysroot.kernel().release)?;
     vm.keep()?;
     Ok(Background { vm, started: true, _turn: turn })
 }
@@ -91,7 +92,12 @@ fn attach(pid: Pid) -> Result<Vm> {
             "stop it with `cargo xtask vm stop` and start it again",
         )
     })?;
-    Ok(Vm { qemu: Qemu::Background(pid), folder: qemu::Folder::of_running(dir), link })
+    Ok(Vm {
+        qemu: Qemu::Background(pid),
+        folder: qemu::Folder::of_running(dir),
+        link,
+        served: Served::none(),
+    })
 }
 
 /// Stops the machine; false when none runs.

@@ -8,6 +8,7 @@
 //! - [`accel`] finds out whether KVM works here;
 //! - [`initramfs`] makes what the guest boots from;
 //! - [`qemu`] writes QEMU's command line;
+//! - [`served`] are the NBD servers on the host;
 //! - [`link`] talks to the agent;
 //! - [`console`] finds the last words of one that fell silent;
 //! - [`background`] keeps one machine for several commands.
@@ -18,6 +19,7 @@ mod console;
 pub mod initramfs;
 pub mod link;
 pub mod qemu;
+mod served;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -25,6 +27,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use atom_tests::link::Action;
+use atom_tests::scenarios::Tools;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 
 use crate::problem::failed;
 use crate::sysroot::Sysroot;
@@ -32,6 +37,7 @@ use console::last_words;
 use initramfs::Initramfs;
 use link::{Link, Stream};
 use qemu::Folder;
+use served::Served;
 
 /// How long a guest may take from power-on to its agent's hello. Emulated ones on a busy host need most of it.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -53,8 +59,16 @@ pub struct VmConfig {
     pub vcpus: u32,
     /// Words to add to the kernel's command line.
     pub cmdline: Vec<String>,
-    /// Empty disks of so many MiB each.
+    /// Disks of so many MiB each. They are empty, unless they are kept.
     pub disks_mib: Vec<u64>,
+    /// Whether the disks of the last machine of this name are kept.
+    pub keep_disks: bool,
+    /// Whether the disks lose what was not flushed when the machine is cut off.
+    pub volatile_disks: bool,
+    /// MiB of an NBD server in memory on the host; 0: none.
+    pub server_mib: u64,
+    /// The programs in the guest.
+    pub tools: Tools,
 }
 
 impl VmConfig {
@@ -66,6 +80,10 @@ impl VmConfig {
             vcpus: 2,
             cmdline: Vec::new(),
             disks_mib: Vec::new(),
+            keep_disks: false,
+            volatile_disks: false,
+            server_mib: 0,
+            tools: Tools::Small,
         }
     }
 }
@@ -75,20 +93,41 @@ pub struct Vm {
     qemu: Qemu,
     folder: Folder,
     link: Link,
+    served: Served,
+}
+
+/// Cuts a machine off: no part of it does anything from one moment to the next.
+#[derive(Clone, Debug)]
+pub struct Cutter {
+    qemu: Pid,
+    servers: Vec<Pid>,
+}
+
+impl Cutter {
+    /// Kills QEMU, and then the servers of its disks with what they have not flushed.
+    pub fn cut(&self) {
+        for pid in std::iter::once(&self.qemu).chain(&self.servers) {
+            // None of them has been waited for, so the number is still theirs.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+    }
 }
 
 enum Qemu {
     /// Started by us, and killed with us.
     Ours(Child),
     /// Kept in the background.
-    Background(nix::unistd::Pid),
+    Background(Pid),
 }
 
 impl Vm {
     /// Boots a machine and waits for its agent.
     pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
         let folder = qemu::prepare_dir(sysroot, initramfs, config)?;
-        let command = qemu::command(sysroot, config, &folder.path, qemu::Use::UnderControl)?;
+        let served = Served::start(sysroot, config, &folder.path)?;
+        let mut config = config.clone();
+        config.cmdline.extend(served.cmdline());
+        let command = qemu::command(sysroot, &config, &folder.path, qemu::Use::UnderControl)?;
         let log = std::fs::File::create(folder.path.join("qemu.log"))?;
         let child = command
             .command()
@@ -97,11 +136,11 @@ impl Vm {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
-        Self::meet(Qemu::Ours(child), folder, &sysroot.kernel().release)
+        Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release)
     }
 
     /// Waits for a machine's line and for the hello on it.
-    fn meet(mut qemu: Qemu, folder: Folder, release: &str) -> Result<Self> {
+    fn meet(mut qemu: Qemu, folder: Folder, served: Served, release: &str) -> Result<Self> {
         let deadline = Instant::now() + BOOT_LIMIT;
         let mut link = None;
         let result = loop {
@@ -128,7 +167,7 @@ impl Vm {
         };
         let problem = match (result, link) {
             (Ok(theirs), Some(link)) if theirs == release => {
-                return Ok(Self { qemu, folder, link });
+                return Ok(Self { qemu, folder, link, served });
             }
             (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),
             (Err(problem), _) => problem,
@@ -144,6 +183,15 @@ impl Vm {
     /// The machine's folder.
     pub fn dir(&self) -> &Path {
         &self.folder.path
+    }
+
+    /// What cuts this machine off, for whoever decides when.
+    pub fn cutter(&self) -> Result<Cutter> {
+        let qemu = match &self.qemu {
+            Qemu::Ours(child) => Pid::from_raw(child.id().try_into()?),
+            Qemu::Background(pid) => *pid,
+        };
+        Ok(Cutter { qemu, servers: self.served.pids()? })
     }
 
     /// Runs a program, hands each line of its output to `on_line`, and returns its exit code.
@@ -231,7 +279,7 @@ impl Vm {
     /// Lets the machine go on after our end.
     fn keep(&mut self) -> Result<()> {
         if let Qemu::Ours(child) = &self.qemu {
-            self.qemu = Qemu::Background(nix::unistd::Pid::from_raw(child.id().try_into()?));
+            self.qemu = Qemu::Background(Pid::from_raw(child.id().try_into()?));
         }
         Ok(())
     }
@@ -268,9 +316,7 @@ impl Qemu {
     fn end(&mut self) -> Result<Option<String>> {
         Ok(match self {
             Qemu::Ours(child) => child.try_wait()?.map(|status| status.to_string()),
-            Qemu::Background(pid) => {
-                nix::sys::signal::kill(*pid, None).is_err().then(|| "it is gone".to_owned())
-            }
+            Qemu::Background(pid) => kill(*pid, None).is_err().then(|| "it is gone".to_owned()),
         })
     }
 
@@ -282,7 +328,7 @@ impl Qemu {
                 let _ = child.wait();
             }
             Qemu::Background(pid) => {
-                let _ = nix::sys::signal::kill(*pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = kill(*pid, Signal::SIGKILL);
             }
         }
     }

@@ -9,7 +9,7 @@ use atom_tests::link::PORT;
 
 use super::initramfs::Initramfs;
 use super::link::{LINE, MONITOR};
-use super::{accel, VmConfig};
+use super::{accel, served, VmConfig};
 use crate::command_line::CommandLine;
 use crate::lock::{self, Lock};
 use crate::places;
@@ -59,7 +59,7 @@ impl Folder {
     }
 }
 
-/// Makes the machine's folder: empty but for what it boots from and its disks. Waits for another machine of that name.
+/// Makes the machine's folder: empty but for what it boots from and its disks, which may be those of the last one. Waits for another machine of that name.
 pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Folder> {
     let all = places::target().join("vm");
     std::fs::create_dir_all(&all).with_context(|| format!("cannot create {}", all.display()))?;
@@ -68,16 +68,21 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
         &all.join(format!("{}.lock", config.name)),
         "runs the virtual machine of that name",
     )?;
-    if dir.exists() {
+    if dir.exists() && !config.keep_disks {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     initramfs
-        .write(&dir.join("initrd"))
+        .write(config.tools, &dir.join("initrd"))
         .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
     for (index, mib) in config.disks_mib.iter().enumerate() {
         let path = dir.join(format!("disk{index}"));
-        File::create(&path)
+        // With the size of the disk that is kept nothing changes.
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
             .and_then(|file| file.set_len(mib << 20))
             .with_context(|| format!("cannot create {}", path.display()))?;
     }
@@ -89,8 +94,12 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
     let accel = accel::find(sysroot)?;
     let mut cmdline: Vec<String> = CMDLINE.iter().map(|word| (*word).to_owned()).collect();
     cmdline.push(format!("atom.release={}", sysroot.kernel().release));
-    if !config.disks_mib.is_empty() {
-        cmdline.push("atom.modprobe=virtio_blk".to_owned());
+    let modules =
+        [("virtio_blk", !config.disks_mib.is_empty()), ("virtio_net", config.server_mib > 0)];
+    let wanted: Vec<_> =
+        modules.iter().filter(|(_, wanted)| *wanted).map(|(module, _)| *module).collect();
+    if !wanted.is_empty() {
+        cmdline.push(format!("atom.modprobe={}", wanted.join(",")));
     }
     cmdline.extend(config.cmdline.iter().cloned());
     let mut chroot = sysroot.chroot().bind(dir, "vm");
@@ -126,9 +135,20 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         .args(["-device", "virtio-serial-pci"])
         .args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
     for index in 0..config.disks_mib.len() {
-        command = command.arg("-drive").arg(format!(
-            "file=/mnt/vm/disk{index},format=raw,if=virtio,cache=unsafe,discard=unmap"
-        ));
+        let (file, cache) = match config.volatile_disks {
+            false => (format!("/mnt/vm/disk{index}"), "unsafe"),
+            // Every flush of the guest becomes one of the server.
+            true => (format!("nbd+unix:///?socket={}", served::socket(index)), "none"),
+        };
+        command = command
+            .arg("-drive")
+            .arg(format!("file={file},format=raw,if=virtio,cache={cache},discard=unmap"));
+    }
+    if config.server_mib > 0 {
+        // The guest reaches the host's loopback at 10.0.2.2.
+        command = command
+            .args(["-netdev", "user,id=net,restrict=off"])
+            .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     Ok(command)
 }

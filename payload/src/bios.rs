@@ -24,7 +24,7 @@ use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering};
 use kernel::bindings;
 use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
-use kernel::str::CString;
+use kernel::str::{CStr, CStrExt, CString};
 
 use crate::abi::bio::BioEnd;
 use crate::abi::calls;
@@ -556,10 +556,11 @@ unsafe fn fitness(bdev: NonNull<bindings::block_device>) -> Result<(), Unfit> {
         let features = (*(*bdev.as_ptr()).bd_queue).limits.features;
         ((*(*disk).fops).owner, features)
     };
-    // SAFETY: As above; a module's name ends with a zero.
-    let by_atom = !owner.is_null()
-        && unsafe { core::ffi::CStr::from_ptr((*owner).name.as_ptr().cast()) } == c"atom";
-    if by_atom {
+    let name = NonNull::new(owner).map(|owner| {
+        // SAFETY: As above; a module's name ends with a zero.
+        unsafe { CStr::from_char_ptr((*owner.as_ptr()).name.as_ptr().cast()) }
+    });
+    if name == Some(c"atom") {
         return Err(Unfit::Atom);
     }
     if features & FEATURE_ZONED != 0 {

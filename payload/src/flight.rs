@@ -323,7 +323,7 @@ impl Issuer {
         // so it is still owned. Only the word is looked at.
         let state = unsafe {
             let scratch = (&raw const (*self.0.as_ptr()).scratch).cast::<Scratch>();
-            &*(&raw const (*scratch).state)
+            &(*scratch).state
         };
         match state.compare_exchange(ISSUING, WAITING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => None,

@@ -34,7 +34,7 @@ impl Failure {
     }
 
     /// Its bytes in images and answers.
-    pub fn to_bytes(&self) -> [u8; FAILURE_BYTES] {
+    pub fn to_bytes(self) -> [u8; FAILURE_BYTES] {
         let mut bytes = [0; FAILURE_BYTES];
         for (place, word) in bytes.chunks_exact_mut(8).zip(self.words()) {
             place.copy_from_slice(&word.to_le_bytes());

@@ -60,7 +60,7 @@ impl Facts {
     }
 
     /// Their bytes in answers.
-    pub fn to_bytes(&self) -> [u8; FACTS_BYTES] {
+    pub fn to_bytes(self) -> [u8; FACTS_BYTES] {
         numbers(
             self.sectors,
             [
@@ -217,7 +217,7 @@ impl Limits {
     }
 
     /// Their bytes in an image.
-    pub fn to_bytes(&self) -> [u8; LIMITS_BYTES] {
+    pub fn to_bytes(self) -> [u8; LIMITS_BYTES] {
         numbers(
             u64::from(self.chunk_sectors) << 32 | u64::from(self.features),
             [

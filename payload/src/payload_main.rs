@@ -47,6 +47,7 @@ mod abi;
 #[allow(dead_code, unreachable_pub)]
 mod answers;
 #[cfg(payload_client)]
+#[allow(clippy::result_large_err, reason = "it has its text; only commands meet it")]
 mod bdev;
 #[cfg(payload_client)]
 mod bios;
@@ -63,6 +64,7 @@ mod clients;
 mod clients;
 mod commands;
 #[cfg(payload_client)]
+#[allow(clippy::result_large_err, reason = "it has its text; only commands meet it")]
 mod compose;
 #[cfg(payload_client)]
 mod composed;
@@ -111,6 +113,7 @@ mod stuck;
 mod sys;
 mod table;
 #[cfg(payload_client)]
+#[allow(clippy::result_large_err, reason = "it has its text; only commands meet it")]
 mod target;
 mod volume;
 mod volumes;

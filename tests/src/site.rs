@@ -138,6 +138,8 @@ impl Site {
         let path = format!("/dev/atom{device}");
         // The kernel makes the node before it returns.
         ensure!(Path::new(&path).exists(), "there is no {path}");
+        // As `atomctl` does: the first open reads the partition table, and would wait while I/O is held.
+        std::fs::File::open(&path)?;
         Ok(path)
     }
 

@@ -4,6 +4,7 @@
 //! Everything runs in one guest and one run, by turns: ours, theirs, ours, theirs. What one pair of measurements shows is
 //! their ratio, so that what else the host does meets both.
 
+use std::fmt;
 use std::fs;
 use std::process::Command;
 
@@ -86,6 +87,16 @@ impl Cell {
             quartiles: (of(0.25)?, of(0.75)?),
             range: (of(0.0)?, of(1.0)?),
         })
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, depth {}", self.setup, self.workload, self.depth)?;
+        match self.summary() {
+            Some(summary) => write!(f, ": {:.2}", summary.ratio),
+            None => Ok(()),
+        }
     }
 }
 
@@ -217,11 +228,11 @@ pub fn run_all(quick: bool) -> Result<Document> {
             setups.push(Box::new(Disks { what, paths, layout }));
         }
     }
-    let mut cells = Vec::new();
+    let all = setups.len() * WORKLOADS.len() * DEPTHS.len();
+    let mut cells = Vec::with_capacity(all);
     for setup in &setups {
         for workload in &WORKLOADS {
             for depth in DEPTHS {
-                eprintln!("step: {}: {}, depth {depth}", setup.name(), workload.name);
                 let mut measure = |device: &str| iops(device, workload, depth, seconds);
                 let (mut ours, mut theirs) = (Vec::new(), Vec::new());
                 for _ in 0..pairs {
@@ -229,7 +240,9 @@ pub fn run_all(quick: bool) -> Result<Document> {
                     theirs.push(setup.theirs(&mut measure)?);
                 }
                 let (setup, workload) = (setup.name(), workload.name.to_owned());
-                cells.push(Cell { setup, workload, depth, ours, theirs });
+                let cell = Cell { setup, workload, depth, ours, theirs };
+                eprintln!("step: {} of {all}: {cell}", cells.len() + 1);
+                cells.push(cell);
             }
         }
     }

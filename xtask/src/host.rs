@@ -98,8 +98,8 @@ fn mounted_below<'a>(table: &'a str, dir: &Path) -> Option<&'a str> {
         .find(|place| Path::new(place).starts_with(dir))
 }
 
-/// Refuses to go on unless the file system that holds `dir` has `gib` GiB to spare.
-pub fn require_space(dir: &Path, gib: u64) -> Result<()> {
+/// Refuses to go on unless the file system that holds `dir` has `gib` GiB to spare for `what`.
+pub fn require_space(dir: &Path, gib: u64, what: &str) -> Result<()> {
     let stat = nix::sys::statvfs::statvfs(dir)
         .with_context(|| format!("cannot ask for the free space of {}", dir.display()))?;
     let free = stat.blocks_available() * stat.fragment_size();
@@ -112,8 +112,9 @@ pub fn require_space(dir: &Path, gib: u64) -> Result<()> {
             dir.display(),
             free as f64 / (1u64 << 30) as f64
         ),
-        "a sysroot holds a Debian tree, a compiler and an unpacked kernel source",
-        "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
+        what.to_owned(),
+        "free some space, or set XDG_CACHE_HOME (sysroots) and CARGO_TARGET_DIR (everything that is built) to folders on \
+         a larger disk",
     ))
 }
 

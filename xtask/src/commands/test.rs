@@ -7,10 +7,14 @@ use anyhow::Result;
 
 use crate::sysroot::{Sysroot, Target};
 use crate::testing::{gates, scenario, Verdict};
-use crate::{problem, product};
+use crate::{host, places, problem, product};
 
 /// The name and version of the document that `--json` prints.
 const SCHEMA: &str = "atom.test-report/1";
+
+/// Space for all that the tests build and boot from nothing, in GiB; and for some of them, when most of it is there.
+const SPACE: u64 = 6;
+const SPACE_FOR_SOME: u64 = 1;
 
 /// Runs all tests, or those whose name contains the filter.
 #[derive(clap::Args)]
@@ -47,6 +51,12 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     if args.list {
         return list(args).map(|()| ExitCode::SUCCESS);
     }
+    std::fs::create_dir_all(places::target())?;
+    host::require_space(
+        &places::target(),
+        if args.filter.is_none() && !args.vm_only { SPACE } else { SPACE_FOR_SOME },
+        "the host's tests, the modules, the fuzzers and the guests' disks are in it",
+    )?;
     let mut verdicts = Vec::new();
     let mut report = |verdict: Verdict| {
         verdict.show();

@@ -86,7 +86,11 @@ impl Sysroot {
             &cache.join("provision.lock"),
             &format!("makes the {} sysroot", suite.name),
         )?;
-        host::require_space(&cache, SPACE)?;
+        host::require_space(
+            &cache,
+            SPACE,
+            "a sysroot holds a Debian tree, a compiler and an unpacked kernel source",
+        )?;
         host::install_missing(&[
             ("mmdebstrap", Path::new("/usr/bin/mmdebstrap")),
             ("debian-archive-keyring", Path::new(offer::KEYRING)),

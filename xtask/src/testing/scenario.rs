@@ -17,7 +17,7 @@ use crate::programs;
 use crate::sysroot::Sysroot;
 use crate::vm::initramfs::{Initramfs, SEED};
 use crate::vm::link::Stream;
-use crate::vm::{Vm, VmConfig};
+use crate::vm::{qemu, Vm, VmConfig};
 
 /// Longest time between a scenario's wish to be cut off and the cut.
 const LONGEST_WAIT_MS: u64 = 4000;
@@ -38,6 +38,10 @@ pub fn run(
     let started = Instant::now();
     let mut steps = Vec::new();
     let result = all_boots(sysroot, initramfs, scenario, slow, &mut steps);
+    // After a failure they may tell why.
+    if result.as_ref().is_ok_and(|outcome| outcome.error.is_none()) {
+        qemu::forget_disks(&scenario.name);
+    }
     let (why, facts) = match result {
         Ok(outcome) => (outcome.error, outcome.facts),
         Err(error) => (Some(format!("{error:#}")), Default::default()),

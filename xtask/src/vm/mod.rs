@@ -167,6 +167,8 @@ impl Vm {
         };
         let problem = match (result, link) {
             (Ok(theirs), Some(link)) if theirs == release => {
+                // QEMU read it before the guest ran, and a hundred folders with one each fill a disk.
+                let _ = std::fs::remove_file(folder.path.join(qemu::INITRD));
                 return Ok(Self { qemu, folder, link, served });
             }
             (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),

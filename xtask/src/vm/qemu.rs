@@ -15,6 +15,12 @@ use crate::lock::{self, Lock};
 use crate::places;
 use crate::sysroot::Sysroot;
 
+/// What a machine boots from, in its folder until it has booted.
+pub const INITRD: &str = "initrd";
+
+/// The beginning of the names of a machine's disks, in its folder.
+const DISK: &str = "disk";
+
 /// What a machine is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -73,10 +79,10 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     initramfs
-        .write(config.tools, &dir.join("initrd"))
+        .write(config.tools, &dir.join(INITRD))
         .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
     for (index, mib) in config.disks_mib.iter().enumerate() {
-        let path = dir.join(format!("disk{index}"));
+        let path = dir.join(format!("{DISK}{index}"));
         // With the size of the disk that is kept nothing changes.
         File::options()
             .create(true)
@@ -87,6 +93,17 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
             .with_context(|| format!("cannot create {}", path.display()))?;
     }
     Ok(Folder { path: dir, _turn: Some(turn) })
+}
+
+/// Deletes the disks of the machine called `name`, and leaves its logs.
+pub fn forget_disks(name: &str) {
+    let dir = places::target().join("vm").join(name);
+    // What cannot be deleted costs space and nothing else.
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(DISK) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The command that starts the machine in `dir`.
@@ -116,7 +133,7 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         .arg(config.memory_mib.to_string())
         .arg("-smp")
         .arg(config.vcpus.to_string())
-        .args(["-kernel", &sysroot.vmlinuz(), "-initrd", "/mnt/vm/initrd"])
+        .args(["-kernel", &sysroot.vmlinuz(), "-initrd", &format!("/mnt/vm/{INITRD}")])
         .arg("-append")
         .arg(cmdline.join(" "));
     command = match what {
@@ -136,7 +153,7 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         .args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
     for index in 0..config.disks_mib.len() {
         let (file, cache) = match config.volatile_disks {
-            false => (format!("/mnt/vm/disk{index}"), "unsafe"),
+            false => (format!("/mnt/vm/{DISK}{index}"), "unsafe"),
             // Every flush of the guest becomes one of the server.
             true => (format!("nbd+unix:///?socket={}", served::socket(index)), "none"),
         };

@@ -23,9 +23,11 @@ use crate::site::Site;
 pub const SCHEMA: &str = "atom.bench-volumes/1";
 /// The payload that is measured.
 const VERSION: &str = "2.1.0";
-/// Pairs of each cell, and seconds of each measurement; and with `--quick`.
-const THOROUGH: (usize, u32) = (10, 2);
-const QUICK: (usize, u32) = (3, 1);
+/// Pairs of each cell, and milliseconds of each measurement.
+const THOROUGH: (usize, u32) = (10, 2000);
+const QUICK: (usize, u32) = (3, 1000);
+/// Counted instructions are the same each time but for what the guest does by the way.
+const COUNTED: (usize, u32) = (1, 200);
 /// The names of our volume and of theirs.
 const NAME: &str = "bench";
 /// KiB of a stripe's chunk.
@@ -42,8 +44,10 @@ pub struct Document {
     pub kernel: String,
     /// The payload.
     pub payload: String,
-    /// Seconds of each measurement.
-    pub seconds: u32,
+    /// Whether the guest's clock counts its instructions, a nanosecond each.
+    pub counted: bool,
+    /// Milliseconds of each measurement.
+    pub milliseconds: u32,
     /// Each setup with each workload.
     pub cells: Vec<Cell>,
 }
@@ -208,17 +212,47 @@ impl Setup for Disks {
     }
 }
 
-/// Measures everything; says on standard error what it is about.
-pub fn run_all(quick: bool) -> Result<Document> {
-    let (pairs, seconds) = if quick { QUICK } else { THOROUGH };
+/// How thoroughly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Ten pairs.
+    Thorough,
+    /// Three short pairs.
+    Quick,
+    /// One pair in a guest whose clock counts instructions, without what waits for the host.
+    Counted,
+}
+
+impl How {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Thorough, Self::Quick, Self::Counted];
+
+    /// As the guest is told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Thorough => "thorough",
+            Self::Quick => "quick",
+            Self::Counted => "counted",
+        }
+    }
+}
+
+/// Measures all setups whose names contain `only`; says on standard error what it is about.
+pub fn run_all(how: How, only: &str) -> Result<Document> {
+    let (pairs, milliseconds) = match how {
+        How::Thorough => THOROUGH,
+        How::Quick => QUICK,
+        How::Counted => COUNTED,
+    };
     run("modprobe", &["dm_mod"])?;
     run("modprobe", &["brd", "rd_nr=2", &format!("rd_size={}", MIB << 10)])?;
     let site = Site::on_guest(VERSION)?;
     let server = Server::nbdkit_unseen("bench", At::free_port()?, &["memory", &format!("{MIB}M")])?;
     let mut setups: Vec<Box<dyn Setup>> = vec![Box::new(Network { server })];
-    for (what, paths) in
-        [("in memory", ["/dev/ram0", "/dev/ram1"]), ("virtio", ["/dev/vda", "/dev/vdb"])]
-    {
+    let disks = [("in memory", ["/dev/ram0", "/dev/ram1"]), ("virtio", ["/dev/vda", "/dev/vdb"])];
+    // The host's disks do not wait for a clock that counts.
+    let disks = if how == How::Counted { &disks[..1] } else { &disks[..] };
+    for &(what, paths) in disks {
         for path in paths {
             // What was never written is not read from anywhere.
             run("dd", &["if=/dev/urandom", &format!("of={path}"), "bs=1M", "oflag=direct"])
@@ -228,12 +262,13 @@ pub fn run_all(quick: bool) -> Result<Document> {
             setups.push(Box::new(Disks { what, paths, layout }));
         }
     }
+    setups.retain(|setup| setup.name().contains(only));
     let all = setups.len() * WORKLOADS.len() * DEPTHS.len();
     let mut cells = Vec::with_capacity(all);
     for setup in &setups {
         for workload in &WORKLOADS {
             for depth in DEPTHS {
-                let mut measure = |device: &str| iops(device, workload, depth, seconds);
+                let mut measure = |device: &str| iops(device, workload, depth, milliseconds);
                 let (mut ours, mut theirs) = (Vec::new(), Vec::new());
                 for _ in 0..pairs {
                     ours.push(setup.ours(&site, &mut measure)?);
@@ -250,11 +285,18 @@ pub fn run_all(quick: bool) -> Result<Document> {
     run("rmmod", &["brd"])?;
     site.leave()?;
     let kernel = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-    Ok(Document { schema: SCHEMA.to_owned(), kernel, payload: VERSION.to_owned(), seconds, cells })
+    Ok(Document {
+        schema: SCHEMA.to_owned(),
+        kernel,
+        payload: VERSION.to_owned(),
+        counted: how == How::Counted,
+        milliseconds,
+        cells,
+    })
 }
 
 /// Requests per second of a workload.
-fn iops(device: &str, workload: &Workload, depth: u32, seconds: u32) -> Result<f64> {
+fn iops(device: &str, workload: &Workload, depth: u32, milliseconds: u32) -> Result<f64> {
     let name = device.trim_start_matches("/dev/");
     let scheduler = format!("/sys/block/{name}/queue/scheduler");
     // What is made of bios has none.
@@ -267,7 +309,7 @@ fn iops(device: &str, workload: &Workload, depth: u32, seconds: u32) -> Result<f
         .args(workload.args)
         .arg(format!("--filename={device}"))
         .arg(format!("--iodepth={depth}"))
-        .arg(format!("--runtime={seconds}"))
+        .arg(format!("--runtime={milliseconds}ms"))
         .arg(format!("--size={}M", MIB))
         .output()
         .context("no fio")?;

@@ -3,12 +3,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
 use atom_tests::{bench, demo, greedy, scenarios};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough | kernel-log";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | kernel-log";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -48,8 +48,10 @@ fn run() -> Result<bool> {
         ["on-root", part, device] => {
             println!("{}", serde_json::to_string(&scenarios::root::inside::run(part, device)?)?);
         }
-        ["bench", how @ ("quick" | "thorough")] => {
-            println!("{}", serde_json::to_string(&bench::run_all(*how == "quick")?)?);
+        ["bench", how, only] => {
+            let how = bench::How::ALL.into_iter().find(|candidate| candidate.name() == *how);
+            let document = bench::run_all(how.context(USAGE)?, only)?;
+            println!("{}", serde_json::to_string(&document)?);
         }
         // What scenarios with little memory run several of.
         ["greedy", mib] => greedy::run(mib.parse()?)?,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use atom_tests::bench::{Cell, Document};
+use atom_tests::bench::{Cell, Document, How};
 use atom_tests::kernel_log;
 use atom_tests::scenarios::Tools;
 
@@ -32,6 +32,13 @@ enum What {
         /// Three short pairs of measurements instead of ten: for a first look.
         #[arg(long)]
         quick: bool,
+        /// Count instructions instead of time, which is the same each time, on a busy machine too; without the setups
+        /// that wait for the host.
+        #[arg(long, conflicts_with = "quick")]
+        count: bool,
+        /// Only the setups whose names contain this.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        only: String,
         /// Print all measurements as one JSON document instead of a table.
         #[arg(long)]
         json: bool,
@@ -39,18 +46,24 @@ enum What {
 }
 
 pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
-    let What::Volumes { quick, json } = args.what;
+    let What::Volumes { quick, count, ref only, json } = args.what;
+    let how = match (quick, count) {
+        (true, _) => How::Quick,
+        (false, true) => How::Counted,
+        (false, false) => How::Thorough,
+    };
     let sysroot = Sysroot::open(target)?;
     let initramfs = product::guest(&sysroot)?;
     let config = VmConfig {
         memory_mib: 3072,
         disks_mib: vec![256, 256],
         tools: Tools::Large,
+        counted: count,
         ..VmConfig::named("bench-volumes")
     };
     let vm = Vm::boot(&sysroot, &initramfs, &config)?;
     let mut text = String::new();
-    let argv = ["/init", "bench", if quick { "quick" } else { "thorough" }];
+    let argv = ["/init", "bench", how.name(), only];
     let code = vm.exec(&argv, LIMIT, |stream, line| match stream {
         Stream::Stdout => text = line.to_owned(),
         Stream::Stderr => eprintln!("  {}", line.strip_prefix("step: ").unwrap_or(line)),
@@ -86,17 +99,40 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
 
 /// A table in Markdown, as it goes into the documents.
 fn table(document: &Document, accel: &str) -> String {
+    let Document { kernel, payload, milliseconds, .. } = document;
+    if document.counted {
+        let mut text = format!(
+            "Kernel {kernel}, payload {payload}, instructions of the whole guest, fio and the server included.\n\n\
+             | setup | workload | depth | ours, per request | theirs, per request | speed, ours to theirs |\n\
+             | --- | --- | ---: | ---: | ---: | ---: |\n"
+        );
+        document.cells.iter().for_each(|cell| text.push_str(&counted_row(cell)));
+        return text;
+    }
     let pairs = document.cells.first().map_or(0, |cell| cell.ours.len());
     let mut text = format!(
-        "Kernel {}, payload {}, {accel}, {pairs} pairs of {} s each.\n\n\
+        "Kernel {kernel}, payload {payload}, {accel}, {pairs} pairs of {milliseconds} ms each.\n\n\
          | setup | workload | depth | ours, IOPS | theirs, IOPS | ratio | middle half | all pairs |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n",
-        document.kernel, document.payload, document.seconds
+         | --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n"
     );
-    for cell in &document.cells {
-        text.push_str(&row(cell));
-    }
+    document.cells.iter().for_each(|cell| text.push_str(&row(cell)));
     text
+}
+
+/// In a second of a clock that counts there are so many instructions.
+const INSTRUCTIONS: f64 = 1e9;
+
+fn counted_row(cell: &Cell) -> String {
+    let Some(summary) = cell.summary() else { return String::new() };
+    format!(
+        "| {} | {} | {} | {:.0} | {:.0} | {:.2} |\n",
+        cell.setup,
+        cell.workload,
+        cell.depth,
+        INSTRUCTIONS / summary.ours,
+        INSTRUCTIONS / summary.theirs,
+        summary.ratio
+    )
 }
 
 fn row(cell: &Cell) -> String {
@@ -126,12 +162,18 @@ mod tests {
             schema: String::new(),
             kernel: "7.2".to_owned(),
             payload: "2.1.0".to_owned(),
-            seconds: 2,
+            counted: false,
+            milliseconds: 2000,
             cells: vec![cell],
         };
         let text = table(&document, "TCG");
         let wanted = "| a / b | read | 32 | 100 | 100 | 1.00 | 0.75 to 1.25 | 0.50 to 1.50 |\n";
         assert!(text.ends_with(wanted), "{text}");
-        assert!(text.starts_with("Kernel 7.2, payload 2.1.0, TCG, 3 pairs of 2 s each."));
+        let counted = table(&Document { counted: true, ..document }, "TCG");
+        assert!(
+            counted.ends_with("| a / b | read | 32 | 10000000 | 10000000 | 1.00 |\n"),
+            "{counted}"
+        );
+        assert!(text.starts_with("Kernel 7.2, payload 2.1.0, TCG, 3 pairs of 2000 ms each."));
     }
 }

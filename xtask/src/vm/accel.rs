@@ -33,6 +33,10 @@ impl Accel {
     }
 }
 
+/// QEMU's options for a clock that counts instructions. While all processors are idle it skips to the next timer.
+pub const COUNTED: [&str; 6] =
+    ["-accel", "tcg,thread=single", "-cpu", "max", "-icount", "shift=0,sleep=off"];
+
 /// The answer that was found since this machine booted.
 #[derive(Serialize, Deserialize)]
 struct Remembered {

@@ -69,6 +69,8 @@ pub struct VmConfig {
     pub server_mib: u64,
     /// The programs in the guest.
     pub tools: Tools,
+    /// Whether its clock counts its instructions: a nanosecond each, whatever the host does meanwhile.
+    pub counted: bool,
 }
 
 impl VmConfig {
@@ -84,6 +86,7 @@ impl VmConfig {
             volatile_disks: false,
             server_mib: 0,
             tools: Tools::Small,
+            counted: false,
         }
     }
 }

@@ -128,7 +128,10 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
     let mut command = chroot
         .command("qemu-system-x86_64")
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
-        .args(accel.options())
+        .args(match config.counted {
+            false => accel.options().to_vec(),
+            true => accel::COUNTED.to_vec(),
+        })
         .arg("-m")
         .arg(config.memory_mib.to_string())
         .arg("-smp")

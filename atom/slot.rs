@@ -25,6 +25,8 @@ pub struct Slot {
     epoch: AtomicU64,
     /// *timeout*; null: the payload has none, or nobody.
     timeout: AtomicPtr<c_void>,
+    /// *commit*; null: the payload has none, or nobody.
+    commit: AtomicPtr<c_void>,
 }
 
 /// What every slot of a payload is filled with.
@@ -34,6 +36,8 @@ pub struct Seat {
     pub entry: *mut c_void,
     /// *timeout*; may be null.
     pub timeout: *mut c_void,
+    /// *commit*; may be null.
+    pub commit: *mut c_void,
     /// The generation in which the payload serves.
     pub epoch: u64,
 }
@@ -58,6 +62,7 @@ impl Slot {
             cookie: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             timeout: AtomicPtr::new(null_mut()),
+            commit: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -69,6 +74,7 @@ impl Slot {
             cookie: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             timeout: AtomicPtr::new(null_mut()),
+            commit: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -77,6 +83,7 @@ impl Slot {
         self.cookie.store(cookie, Ordering::Relaxed);
         self.epoch.store(seat.epoch, Ordering::Relaxed);
         self.timeout.store(seat.timeout, Ordering::Release);
+        self.commit.store(seat.commit, Ordering::Release);
         // Last, so that whoever sees it sees the rest.
         self.entry.store(seat.entry, Ordering::Release);
     }
@@ -85,6 +92,7 @@ impl Slot {
     pub fn clear(&self) {
         self.entry.store(null_mut(), Ordering::Release);
         self.timeout.store(null_mut(), Ordering::Release);
+        self.commit.store(null_mut(), Ordering::Release);
     }
 
     /// Who serves, by *queue_rq*; `None` when nobody does. RCU read side, while the gate is open.
@@ -97,6 +105,12 @@ impl Slot {
     #[inline]
     pub fn timeout(&self) -> Option<Seated> {
         self.seated(&self.timeout)
+    }
+
+    /// Who serves, by *commit*; `None` when nobody does, or the payload has none. Context: as for [`Slot::read`].
+    #[inline]
+    pub fn commit(&self) -> Option<Seated> {
+        self.seated(&self.commit)
     }
 
     #[inline]

@@ -130,7 +130,7 @@ layouts! {
     table::PayloadTable 0 {
         size, scratch_bytes, abi, layout_hash, provides, requires, schema, version, module, prepare,
         unprepare, image_bytes, freeze, thaw, adopt, abandon, queue_rq, command,
-    } + { suspend, resume, revoke, explain, timeout }
+    } + { suspend, resume, revoke, explain, timeout, commit }
     control::Status 0 {
         size, place, abi, layout_hash, provides, epoch, live, payloads, devices, opens, preserved,
         reserved, image_bytes, handoffs, stale_completions, held_ns, version, refused, refusal,

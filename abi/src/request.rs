@@ -49,6 +49,9 @@ pub mod flags {
     pub const NOUNMAP: u8 = 1 << 1;
     /// An earlier payload may have carried out some or all of it.
     pub const REPLAY: u8 = 1 << 2;
+    /// Since 1.2. Another request of this hardware queue is dispatched at once, or *commit* follows. Only for a
+    /// payload that has *commit*.
+    pub const MORE: u8 = 1 << 3;
 }
 
 /// How a request ended, or why it could not be taken. The numbers are those of the kernel's

@@ -190,11 +190,20 @@ pub struct PayloadTable {
     /// time in which it was closed is not counted. The request may be ended before it returns.
     /// Returns one of [`super::request::timeout`].
     pub timeout: Option<unsafe extern "C" fn(cookie: u64, request: *mut Request) -> u32>,
+
+    /// Since 1.2, optional. After a request with [`super::request::flags::MORE`] no other one follows, on
+    /// hardware queue `hctx` of the device bound to `cookie`: what the payload has kept back of them until there
+    /// are more has to be carried out. Context: that of *queue_rq*, within the same dispatch, so that a gate
+    /// that closes waits for it. Also called when nothing was kept back.
+    pub commit: Option<unsafe extern "C" fn(cookie: u64, hctx: u32)>,
 }
 
 impl PayloadTable {
     /// Bytes of the table in 1.0: the shortest that Atom takes.
     pub const BYTES_1_0: usize = offset_of!(Self, suspend);
+
+    /// Bytes of the table in 1.1.
+    pub const BYTES_1_1: usize = offset_of!(Self, commit);
 
     /// What the payload brings to the negotiation.
     pub fn offer(&self) -> Offer {

@@ -4,7 +4,8 @@
 //!
 //! Versions of this interface, newest first:
 //!
-//! - 1.2: a dispatch that may sleep, the ends of bios, the payload's own events; more limits of a device.
+//! - 1.2: a dispatch that may sleep, requests in batches, the ends of bios, the payload's own events; more limits
+//!   of a device.
 //! - 1.1: background work, taking requests back, reasons, timeouts; preserved files and sockets; checkpoints;
 //!   changing a device; policies for the deadline, for a soak and for when nobody is adopted.
 //! - 1.0: the first.

@@ -14,23 +14,11 @@ use kernel::{bindings, ffi};
 
 use crate::abi::control::{policy, stage, Blocker};
 use crate::abi::device::{feature, DeviceSpec, DEFAULT_QUEUE_DEPTH};
-use crate::abi::request::{
-    flags, reissue, stage_of, status, timeout, Owner, Ownership, Reissue, Request,
-};
-use crate::calls;
+use crate::abi::request::{reissue, stage_of, status, Owner, Reissue, Request};
 use crate::handles::Handles;
-use crate::slot::{Seat, Slot};
+use crate::slot::Slot;
 
-/// What lies behind each `struct request`: what the payload sees, and what it does not.
-#[repr(C)]
-struct Record {
-    request: Request,
-    /// Jiffies at which the payload got it; only where it is asked about requests that take long, because
-    /// the block layer's own number changes then.
-    claimed: ffi::c_ulong,
-}
-
-type QueueRq = unsafe extern "C" fn(u64, *mut Request) -> u32;
+use super::dispatch::{self, jiffies, record_of, Record};
 
 /// A block device: its tag set, its gendisk, its slot.
 ///
@@ -38,17 +26,17 @@ type QueueRq = unsafe extern "C" fn(u64, *mut Request) -> u32;
 #[repr(C)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct Disk {
-    slot: Slot,
-    id: u32,
+    pub(super) slot: Slot,
+    pub(super) id: u32,
     opens: Handles,
     /// Null until there is one.
     gendisk: AtomicPtr<bindings::gendisk>,
     /// Requests that have ended with an error.
-    errors: AtomicU64,
+    pub(super) errors: AtomicU64,
     /// Requests that were left as they are, for ever.
     left: AtomicU32,
     /// The payload is asked about requests that take long.
-    asks: AtomicBool,
+    pub(super) asks: AtomicBool,
     /// The grace period after which no dispatch runs that had begun before the gate closed; only of a device
     /// whose dispatches may sleep.
     settling: AtomicU64,
@@ -62,8 +50,9 @@ unsafe impl Send for Disk {}
 unsafe impl Sync for Disk {}
 
 static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(bindings::blk_mq_ops {
-    queue_rq: Some(queue_rq),
-    timeout: Some(timed_out),
+    queue_rq: Some(dispatch::queue_rq),
+    queue_rqs: Some(dispatch::queue_rqs),
+    timeout: Some(dispatch::timed_out),
     ..pin_init::zeroed()
 });
 
@@ -482,13 +471,6 @@ fn patience_ns(spec: &DeviceSpec) -> u64 {
     }
 }
 
-/// The kernel's clock of ticks. Any context.
-#[inline]
-fn jiffies() -> ffi::c_ulong {
-    // SAFETY: A number that the kernel writes as a whole.
-    unsafe { addr_of!(bindings::jiffies).read_volatile() }
-}
-
 /// Returns false when the walk has seen enough.
 ///
 /// # Safety
@@ -544,174 +526,6 @@ fn set_limits(limits: &mut bindings::queue_limits, spec: &DeviceSpec) {
     limits.dma_alignment = spec.dma_alignment_mask;
 }
 
-/// The record of a request of one of our tag sets.
-#[inline]
-fn record_of(request: *mut bindings::request) -> *mut Request {
-    request.wrapping_add(1).cast()
-}
-
-/// True while the gate is closed. When it is false on the RCU read side, the grace period of a gate that closes
-/// now lasts until that side has ended.
-///
-/// # Safety
-///
-/// `queue` must be that of a `Disk`.
-#[inline]
-unsafe fn is_closed(queue: *const bindings::request_queue) -> bool {
-    // SAFETY: By the function's contract; the flags are a word that the block layer writes as a whole.
-    let flags = unsafe { addr_of!((*queue).queue_flags).read_volatile() };
-    flags & (1 << bindings::QUEUE_FLAG_QUIESCED) != 0
-}
-
-/// Context: a dispatch: RCU read side, must not sleep; or, of a device whose dispatches may sleep, process.
-///
-/// # Safety
-///
-/// For the block layer only, which passes objects of a `Disk`.
-unsafe extern "C" fn queue_rq(
-    hctx: *mut bindings::blk_mq_hw_ctx,
-    data: *const bindings::blk_mq_queue_data,
-) -> u8 {
-    // SAFETY: The block layer passes a queue of a `Disk` and a request of its tag set, which is ours
-    // until it is ended; the queue data is the `Disk` and outlives the queue.
-    unsafe {
-        // A dispatch that may sleep is on the read side until the request is the payload's: from there on a
-        // drain waits for it.
-        let sleeps = (*hctx).flags & bindings::BLK_MQ_F_BLOCKING as ffi::c_ulong != 0;
-        let guard = sleeps.then(kernel::sync::rcu::read_lock);
-        if sleeps && is_closed((*hctx).queue) {
-            // The dispatch before it has slept meanwhile.
-            return status::RESOURCE as u8;
-        }
-        // Whatever the gate's opening made visible is read after it; free on x86.
-        fence(Ordering::Acquire);
-        let request = (*data).rq;
-        let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
-        let record = record_of(request);
-        let Some(seated) = disk.slot.read() else {
-            return nobody(disk, record);
-        };
-        let code = ((*request).cmd_flags & ((1 << bindings::REQ_OP_BITS) - 1)) as u8;
-        if !calls::is_known_op(code) {
-            return status::NOT_SUPPORTED as u8;
-        }
-        (*record).rq = request.cast();
-        (*record).sector = (*request).__sector;
-        (*record).bytes = (*request).__data_len;
-        (*record).op = code;
-        (*record).flags = to_flags((*request).cmd_flags);
-        (*record).hctx = (*hctx).queue_num as u16;
-        (*record).tag = (*request).tag as u32;
-        (*record).device = disk.id;
-        bindings::blk_mq_start_request(request);
-        if disk.asks.load(Ordering::Relaxed) {
-            (*record.cast::<Record>()).claimed = jiffies();
-        }
-        let replay = (*record).ownership.claim(seated.epoch);
-        if replay {
-            (*record).flags |= flags::REPLAY;
-        }
-        drop(guard);
-        // The gate argument: a filled slot's entry can be called here.
-        let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
-        match entry(seated.cookie, record) {
-            status::OK => status::OK as u8,
-            refused => match (*record)
-                .ownership
-                .give_back(seated.epoch, replay && refused == status::RESOURCE)
-            {
-                Ok(()) => {
-                    let status = status::to_kernel(refused);
-                    if status != status::RESOURCE as u8 {
-                        disk.errors.fetch_add(1, Ordering::Relaxed);
-                    }
-                    status
-                }
-                // It has ended the request all the same; the block layer must not end it again.
-                Err(_) => status::OK as u8,
-            },
-        }
-    }
-}
-
-/// Fails a request because nobody serves, as a dead path does: whoever has another path takes that one.
-///
-/// # Safety
-///
-/// `record` must be that of a request of the disk which is being dispatched.
-#[cold]
-unsafe fn nobody(disk: &Disk, record: *mut Request) -> u8 {
-    // A request that was taken back is no replay when its tag comes again.
-    // SAFETY: By the function's contract the record is there.
-    unsafe { (*record).ownership.free() };
-    disk.errors.fetch_add(1, Ordering::Relaxed);
-    status::TRANSPORT as u8
-}
-
-fn to_flags(cmd_flags: u32) -> u8 {
-    let ours = |bit: u32, flag: u8| if cmd_flags & (1 << bit) != 0 { flag } else { 0 };
-    ours(bindings::req_flag_bits___REQ_FUA, flags::FUA)
-        | ours(bindings::req_flag_bits___REQ_NOUNMAP, flags::NOUNMAP)
-}
-
-/// Asks the payload about a request that takes long; while the gate is closed nobody is asked, and the timer
-/// starts again. Context: the timeout work.
-///
-/// # Safety
-///
-/// For the block layer only, which passes objects of a `Disk`.
-unsafe extern "C" fn timed_out(request: *mut bindings::request) -> bindings::blk_eh_timer_return {
-    // SAFETY:
-    // - The block layer passes a request of a `Disk`'s queue and holds it.
-    // - The gate argument: on the read side, with the flag not set, the entry of a filled slot can be called.
-    unsafe {
-        let queue = (*request).q;
-        let disk = &*(*queue).queuedata.cast::<Disk>();
-        let record = record_of(request);
-        let _guard = kernel::sync::rcu::read_lock();
-        let closed = is_closed(queue);
-        fence(Ordering::Acquire);
-        match disk.slot.timeout() {
-            Some(seated)
-                if !closed && (*record).ownership.read() == (seated.epoch, Owner::Payload) =>
-            {
-                let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
-                match entry(seated.cookie, record) {
-                    timeout::HANDLED => bindings::blk_eh_timer_return_BLK_EH_DONE,
-                    _ => bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
-                }
-            }
-            _ => bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
-        }
-    }
-}
-
-/// Ends a request for `atom_request_end`: false when that epoch does not own it. Any context.
-///
-/// # Safety
-///
-/// `record` must be a record of one of our tag sets.
-#[inline]
-pub(super) unsafe fn end(record: *mut Request, epoch: u64, code: u32) -> bool {
-    // SAFETY: By the function's contract: the memory exists as long as the device.
-    let ownership: &Ownership = unsafe { &(*record).ownership };
-    if ownership.end(epoch).is_err() {
-        return false;
-    }
-    let status = status::at_end(code);
-    // SAFETY: Only the call that moved the request from owned to ended comes here, so it is ended once,
-    // and until then it keeps its queue and the queue its disk.
-    unsafe {
-        let request: *mut bindings::request = (*record).rq.cast();
-        if status != status::OK as u8 {
-            let disk = &*(*(*request).q).queuedata.cast::<Disk>();
-            disk.errors.fetch_add(1, Ordering::Relaxed);
-        }
-        bindings::blk_mq_end_request(request, status);
-    }
-    true
-}
-
 /// Context: process, under the disk's open mutex. Never waits for the payload.
 ///
 /// # Safety
@@ -736,7 +550,3 @@ unsafe extern "C" fn release(gendisk: *mut bindings::gendisk) {
     let disk = unsafe { &*(*gendisk).private_data.cast::<Disk>() };
     disk.opens.release();
 }
-
-// `Seat` is named here so that the proof of `queue_rq` has its two ends in one file: what a slot is filled
-// with are entries of the type that is called.
-const _: fn(&Slot, Seat, u64) = Slot::fill;

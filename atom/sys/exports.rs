@@ -7,7 +7,7 @@ use core::ptr::copy_nonoverlapping;
 use kernel::prelude::*;
 use kernel::{bindings, ffi};
 
-use super::{disk, preserved, Object, Payload};
+use super::{dispatch, preserved, Object, Payload};
 use crate::abi::bio::BioEnd;
 use crate::abi::device::DeviceSpec;
 use crate::abi::request::Request;
@@ -105,7 +105,7 @@ unsafe extern "C" fn atom_device_change(id: u32, spec: *const DeviceSpec) -> i32
 #[no_mangle]
 unsafe extern "C" fn atom_request_end(request: *mut Request, epoch: u64, code: u32) -> i32 {
     // SAFETY: A record of one of our tag sets by contract.
-    if !unsafe { disk::end(request, epoch, code) } {
+    if !unsafe { dispatch::end(request, epoch, code) } {
         super::stale_completion();
         return super::STALE;
     }

@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | `mod.rs` | the lock, clocks, waiting, allocation scopes |
 //! | `payload.rs` | a payload's table, its module, its operations |
-//! | `disk.rs` | a block device: gate, slot, requests |
+//! | `disk.rs` | a block device: gate, slot, what is owed |
+//! | `dispatch.rs` | the I/O path: how requests come to the payload, and how they end |
 //! | `preserved.rs` | page stores and other objects that outlive a payload |
 //! | `task.rs` | tasks: who carries out a handoff, and Atom's own |
 //! | `control_device.rs` | `/dev/atom-control`: ioctl, poll, uevents |
@@ -17,10 +18,10 @@
 //!
 //! Three arguments carry most of the proofs:
 //!
-//! - **Gate.** A payload's `queue_rq` and `timeout` are only called from those of `disk.rs`, for what a slot
+//! - **Gate.** A payload's `queue_rq`, `commit` and `timeout` are only called from `dispatch.rs`, for what a slot
 //!   was seen to hold on the RCU read side while the queue was not quiesced. After [`Disk::close_gate`] on every
 //!   device and one [`grace_period`] no such call begins until [`Disk::open_gate`], and none runs but a
-//!   `queue_rq` that may sleep. Those have returned when [`Disk::is_settled`] says so of every device; without that
+//!   `queue_rq` or `commit` that may sleep. Those have returned when [`Disk::is_settled`] says so of every device; without that
 //!   only a payload is left whose module stays for ever. A slot changes only in between, or before the disk is added.
 //! - **Pin.** Operations of a payload are called through [`crate::operation::run`], which does so only
 //!   while the list of payloads has a [`ModuleRef`] on its module, so the code stays. The table is Atom's copy.
@@ -30,6 +31,7 @@
 
 mod control_device;
 mod disk;
+mod dispatch;
 mod exports;
 mod payload;
 mod preserved;

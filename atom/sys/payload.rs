@@ -131,6 +131,7 @@ impl Payload {
         Seat {
             entry: table.queue_rq.map_or(null_mut(), |entry| entry as *mut ffi::c_void),
             timeout: table.timeout.map_or(null_mut(), |entry| entry as *mut ffi::c_void),
+            commit: table.commit.map_or(null_mut(), |entry| entry as *mut ffi::c_void),
             epoch,
         }
     }

@@ -156,18 +156,16 @@ pub(crate) fn later(flight: Flight) {
 /// Only the kernel's work queue may call it.
 unsafe extern "C" fn run(_work: *mut bindings::work_struct) {
     let mut flights = POOL.waiting.take();
-    let mut plug = bindings::blk_plug::default();
-    // SAFETY: The plug stays here until it is finished, in the same task.
-    unsafe { bindings::blk_start_plug(&mut plug) };
-    let mut short = false;
-    while let Some(flight) = flights.pop_front() {
-        if let Err(flight) = Composed::carry_on(flight) {
-            POOL.waiting.push(flight);
-            short = true;
+    let short = together(|| {
+        let mut short = false;
+        while let Some(flight) = flights.pop_front() {
+            if let Err(flight) = Composed::carry_on(flight) {
+                POOL.waiting.push(flight);
+                short = true;
+            }
         }
-    }
-    // SAFETY: As above.
-    unsafe { bindings::blk_finish_plug(&mut plug) };
+        short
+    });
     if short {
         // Memory is short, and whoever frees it was woken.
         // SAFETY: In a task.
@@ -299,12 +297,15 @@ impl Device {
 
     /// Has the device carry out the part of a flight.
     pub(crate) fn submit(&self, flight: Flight, context: Context) {
-        if context == Context::Atomic || !may_submit(&flight) {
-            later(flight);
-            return;
-        }
-        let _apart = Apart::enter();
-        if let Err(flight) = self.issue(flight) {
+        let issued = match context {
+            Context::Together => self.issue(flight),
+            Context::MaySleep if may_submit(&flight) => {
+                let _apart = Apart::enter();
+                self.issue(flight)
+            }
+            _ => Err(flight),
+        };
+        if let Err(flight) = issued {
             later(flight);
         }
     }
@@ -590,7 +591,7 @@ unsafe fn is_read_only(bdev: NonNull<bindings::block_device>) -> bool {
 
 /// Whether bios for another device may be issued here. While the task dispatches a plug of requests, those
 /// that are still in it can hold what the other device waits for; unless they are all of this device.
-fn may_submit(flight: &Flight) -> bool {
+pub(crate) fn may_submit(flight: &Flight) -> bool {
     // SAFETY: The task's own plug changes in the task only; the requests in it exist.
     unsafe {
         let Some(plug) = NonNull::new((*bindings::get_current()).plug) else {
@@ -640,4 +641,17 @@ impl Drop for Apart {
             (*task).bio_list = self.bios;
         }
     }
+}
+
+/// Carries out `hand_over` with a plug of its own, so that what a batch of requests asks other devices for comes to
+/// them as a batch as well: at the end, or when the task sleeps. In a dispatch that may sleep, or the task.
+pub(crate) fn together<R>(hand_over: impl FnOnce() -> R) -> R {
+    let _apart = Apart::enter();
+    let mut plug = bindings::blk_plug::default();
+    // SAFETY: The plug stays here until it is finished, in the same task.
+    unsafe { bindings::blk_start_plug(&mut plug) };
+    let result = hand_over();
+    // SAFETY: As above.
+    unsafe { bindings::blk_finish_plug(&mut plug) };
+    result
 }

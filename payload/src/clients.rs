@@ -10,6 +10,7 @@ use crate::abi::image::ImageError;
 use crate::abi::text::Text;
 use crate::composed::Composed;
 use crate::counts::Counts;
+use crate::held::Held;
 use crate::protocol::Output;
 use crate::shape::Description;
 use crate::spec::Made;
@@ -193,7 +194,8 @@ pub(crate) fn adopt(
     let statistics = Arc::new(Statistics::new()?, GFP_KERNEL)?;
     statistics.load(counts);
     let made = encode(&past.made)?;
-    let composed = Composed::new(past.map, targets, statistics, past.limits, made)?;
+    let held = Arc::new(Held::new()?, GFP_KERNEL)?;
+    let composed = Composed::new(past.map, targets, (statistics, held), past.limits, made)?;
     Ok(Volume::over(blank, description, composed))
 }
 

@@ -14,6 +14,7 @@ use crate::answers::{encode_outcome_done, Composed as Answer, Refused, MAX_COMPO
 use crate::bios;
 use crate::commands::errno;
 use crate::composed::Composed;
+use crate::held::Held;
 use crate::identity;
 use crate::layout::{share, Map, Misfit, Share};
 use crate::limits::{Facts, Limits};
@@ -101,7 +102,8 @@ fn try_compose(volumes: &mut Volumes, wanted: &Compose<'_>) -> Result<VolumeId, 
     let description = Description { id, device: 0, shape, pages: 0, name: *name };
     let all = clones(&targets.0)?;
     let statistics = Arc::new(Statistics::new()?, GFP_KERNEL)?;
-    let composed = Composed::new(map, all, statistics, limits, made)?;
+    let held = Arc::new(Held::new()?, GFP_KERNEL)?;
+    let composed = Composed::new(map, all, (statistics, held), limits, made)?;
     let spec = composed.spec(&shape);
     if !spec.is_valid() || !shape.spec().is_valid() {
         return Err(refusal(EINVAL, None, format_args!("no device can be as the volume would be")));
@@ -143,7 +145,7 @@ struct Current {
     description: Description,
     map: Map,
     limits: Limits,
-    statistics: Arc<Statistics>,
+    shared: (Arc<Statistics>, Arc<Held>),
     targets: KVec<Arc<Target>>,
     made: KVec<u8>,
     sleeps: bool,
@@ -164,13 +166,13 @@ impl Current {
             composed.made().ok()?.put(&mut out).ok()?;
             let length = out.len();
             let (map, limits) = (*composed.map(), *composed.limits());
-            let (statistics, sleeps) = (composed.statistics().clone(), composed.sleeps());
-            Some((volume.describe(), map, limits, statistics, sleeps, length))
+            let shared = (composed.statistics().clone(), composed.held().clone());
+            Some((volume.describe(), map, limits, shared, composed.sleeps(), length))
         });
-        let (description, map, limits, statistics, sleeps, length) =
+        let (description, map, limits, shared, sleeps, length) =
             found.flatten().ok_or(sys::eopnotsupp())?;
         made.truncate(length);
-        Ok(Self { description, map, limits, statistics, targets, made, sleeps })
+        Ok(Self { description, map, limits, shared, targets, made, sleeps })
     }
 }
 
@@ -211,7 +213,7 @@ fn try_resize(volumes: &mut Volumes, slot: usize, wanted: &Made<'_>) -> Result<b
     let before = current.description.shape;
     let shape = shape(wanted.layout, &map, &limits, before.hw_queues, before.queue_depth);
     let description = Description { shape, ..current.description };
-    let composed = Composed::new(map, all, current.statistics.clone(), limits, made)?;
+    let composed = Composed::new(map, all, current.shared.clone(), limits, made)?;
     if composed.sleeps() != current.sleeps {
         return Err(refusal(
             sys::eopnotsupp(),

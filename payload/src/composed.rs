@@ -10,7 +10,8 @@ use crate::abi::request::{op, status};
 use crate::abi::text::Text;
 use crate::answers::Given;
 use crate::bios;
-use crate::flight::{Context, Flight};
+use crate::flight::{Context, Flight, FlightList};
+use crate::held::Held;
 use crate::layout::{Map, Part};
 use crate::limits::Limits;
 use crate::shape::Shape;
@@ -24,7 +25,9 @@ pub(crate) struct Composed {
     map: Map,
     targets: KVec<Arc<Target>>,
     statistics: Arc<Statistics>,
+    held: Arc<Held>,
     limits: Limits,
+    sleeps: bool,
     /// What it is made of, as `spec.rs` writes it, with the sectors that each target gives.
     made: KVec<u8>,
 }
@@ -34,34 +37,81 @@ impl Composed {
     pub(crate) fn new(
         map: Map,
         targets: KVec<Arc<Target>>,
-        statistics: Arc<Statistics>,
+        (statistics, held): (Arc<Statistics>, Arc<Held>),
         limits: Limits,
         made: KVec<u8>,
     ) -> Result<KBox<Self>> {
         if map.targets() != targets.len() {
             return Err(EINVAL);
         }
-        Ok(KBox::new(Self { map, targets, statistics, limits, made }, GFP_KERNEL)?)
+        let sleeps = targets.iter().any(|target| target.sleeps());
+        let composed = Self { map, targets, statistics, held, limits, sleeps, made };
+        Ok(KBox::new(composed, GFP_KERNEL)?)
     }
 
-    /// Carries out a request that was just handed over. `RESOURCE` when it was not taken, because memory is
-    /// short now. May sleep where [`Composed::sleeps`].
-    pub(crate) fn dispatch(flight: Flight) -> u32 {
-        match flight.composed().check(&flight) {
-            status::OK => match Self::run(flight, Context::MaySleep, 0) {
-                Ok(()) => status::OK,
-                Err(flight) => {
-                    let composed = flight.composed();
-                    if let Some(target) = composed.targets.get(flight.target()) {
-                        target.part_given_back(&flight);
-                    }
-                    flight.give_back();
-                    status::RESOURCE
-                }
+    /// Carries out a request of this volume that was just handed over, or keeps it until the last one of its batch
+    /// comes. `RESOURCE` when it was not taken, because memory is short now. May sleep where [`Composed::sleeps`].
+    pub(crate) fn dispatch(&self, flight: Flight) -> u32 {
+        let (more, hctx) = (flight.more(), flight.hctx());
+        let refused = self.check(&flight);
+        if refused != status::OK {
+            Self::end(flight, refused);
+            if !more {
+                self.commit(hctx.into());
+            }
+            return status::OK;
+        }
+        let flight = match more && self.sleeps && bios::may_submit(&flight) {
+            true => match self.held.add(flight) {
+                Ok(()) => return status::OK,
+                Err(flight) => flight,
             },
-            refused => {
-                Self::end(flight, refused);
-                status::OK
+            false => flight,
+        };
+        let before = self.held.take(hctx.into());
+        if before.is_empty() {
+            return Self::begin(flight, Context::MaySleep);
+        }
+        self.together(before, Some(flight), hctx.into())
+    }
+
+    /// Carries out what waits for the last one of a batch. In the dispatch of the batch.
+    pub(crate) fn commit(&self, hctx: u32) {
+        let before = self.held.take(hctx);
+        if !before.is_empty() {
+            self.together(before, None, hctx);
+        }
+    }
+
+    /// Hands all requests of a batch to their targets. The status of the last one as of [`Self::dispatch`].
+    fn together(&self, mut before: FlightList, last: Option<Flight>, hctx: u32) -> u32 {
+        // More of other queues can be left in the plug now than when the first one came.
+        let apart = last.as_ref().is_none_or(bios::may_submit);
+        let context = if apart { Context::Together } else { Context::Atomic };
+        bios::together(|| {
+            while let Some(flight) = before.pop_front() {
+                if let Err(flight) = Self::run(flight, context, 0) {
+                    bios::later(flight);
+                }
+            }
+            let outcome = last.map_or(status::OK, |last| Self::begin(last, context));
+            if apart {
+                self.targets.iter().for_each(|target| target.was_all(hctx));
+            }
+            outcome
+        })
+    }
+
+    /// Begins a request. `RESOURCE` when it was not taken.
+    fn begin(flight: Flight, context: Context) -> u32 {
+        match Self::run(flight, context, 0) {
+            Ok(()) => status::OK,
+            Err(flight) => {
+                if let Some(target) = flight.composed().targets.get(flight.target()) {
+                    target.part_given_back(&flight);
+                }
+                flight.give_back();
+                status::RESOURCE
             }
         }
     }
@@ -123,13 +173,18 @@ impl Composed {
                 return Ok(());
             };
             let (issued, issuer) = flight.issue(&part);
-            issued.within(|composed, issued| match composed.targets.get(part.target) {
-                Some(target) => target.submit(issued, context),
-                None => {
-                    issued.finish(status::IO);
-                    Ok(())
-                }
-            })?;
+            let handed =
+                issued.within(|composed, issued| match composed.targets.get(part.target) {
+                    Some(target) => target.submit(issued, context),
+                    None => {
+                        issued.finish(status::IO);
+                        Ok(())
+                    }
+                });
+            if let Err(flight) = handed {
+                flight.is_left();
+                return Err(flight);
+            }
             match issuer.issued() {
                 None => return Ok(()),
                 Some(ended) => flight = ended,
@@ -176,7 +231,7 @@ impl Composed {
 
     /// Whether its device has to be one whose requests are dispatched where it is allowed to sleep.
     pub(crate) fn sleeps(&self) -> bool {
-        self.targets.iter().any(|target| target.sleeps())
+        self.sleeps
     }
 
     /// The device that it asks Atom for.
@@ -194,6 +249,11 @@ impl Composed {
     /// What it has counted.
     pub(crate) fn statistics(&self) -> &Arc<Statistics> {
         &self.statistics
+    }
+
+    /// What waits for the last one of a batch.
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
     }
 
     /// The limits of its device.

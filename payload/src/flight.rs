@@ -43,6 +43,9 @@ const _: () = assert!(align_of::<Scratch>() <= align_of::<u64>());
 pub(crate) enum Context {
     /// In a task. It may sleep where the volume has asked for that, but not wait for other requests.
     MaySleep,
+    /// As [`Self::MaySleep`], with others of a batch, in `bios::together`. Whoever hands them over says when
+    /// that was all.
+    Together,
     /// At the end of another part, perhaps in an interrupt.
     Atomic,
 }
@@ -191,6 +194,11 @@ impl Flight {
         self.flags() & flags::NOUNMAP != 0
     }
 
+    /// Another request of its hardware queue follows at once.
+    pub(crate) fn more(&self) -> bool {
+        self.flags() & flags::MORE != 0
+    }
+
     /// First sector of the request, on the volume.
     pub(crate) fn volume_sector(&self) -> u64 {
         self.record().sector
@@ -309,6 +317,11 @@ impl Flight {
         if result != 0 {
             kernel::pr_err_once!("Atom refused the end of a request: error {}\n", result);
         }
+    }
+
+    /// Of a part that was not taken: whoever ends it later goes on with the request.
+    pub(crate) fn is_left(&self) {
+        self.scratch().state.store(WAITING, Ordering::Relaxed);
     }
 
     /// Gives the request back, which `queue_rq` then has to say.
@@ -463,6 +476,12 @@ impl FlightStack {
     /// Empty.
     pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(null_mut()))
+    }
+
+    /// True when there is none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed).is_null()
     }
 
     /// Adds one. Any context.

@@ -7,7 +7,7 @@
 //! | --- | --- | --- | --- |
 //! | 0 | 0 | that of 1.0 | only what 1.0 has, and so links with an Atom of 1.0 |
 //! | 1 | 1 | that of 1.1 | all that 1.1 has, and so links with an Atom of 1.1 |
-//! | 2 | 2 | that of 1.1, as 1.2 has no other | all of it |
+//! | 2 | 2 | that of 1.2 | all of it |
 //! | 3 | 2 to 3 | one operation longer, and so is its spec | as 2 |
 //! | 4 | 3 | one operation longer, and so is its spec | as 2; an Atom of 1.2 refuses it |
 
@@ -92,6 +92,7 @@ impl Table {
     /// Bytes of it that this build knows.
     pub(crate) const BYTES: u32 = match MINORS.minor_max {
         0 => PayloadTable::BYTES_1_0 as u32,
+        1 => PayloadTable::BYTES_1_1 as u32,
         _ => size_of::<Self>() as u32,
     };
 

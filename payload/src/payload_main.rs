@@ -75,6 +75,8 @@ mod extra;
 mod fault;
 #[cfg(payload_client)]
 mod flight;
+#[cfg(payload_client)]
+mod held;
 #[allow(dead_code, unreachable_pub)]
 mod history;
 mod identity;

@@ -7,6 +7,9 @@
 //!
 //! - **Call.** Atom calls an operation with arguments that are valid for the call (`abi/src/table.rs`).
 
+#[cfg(payload_client)]
+use core::ptr::NonNull;
+
 use kernel::prelude::*;
 
 use crate::abi::request::{status, Request};
@@ -69,6 +72,10 @@ static TABLE: Table = Table::new(PayloadTable {
     explain: Some(explain),
     #[cfg(not(payload_abi = "0"))]
     timeout: Some(timeout),
+    #[cfg(payload_client)]
+    commit: Some(commit),
+    #[cfg(not(payload_client))]
+    commit: None,
     // Behind the table's stated size, where Atom must not look.
     #[cfg(payload_abi = "0")]
     suspend: None,
@@ -307,10 +314,27 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
             // - The volume is there until this returns: it goes only after its device is gone, or after
             //   *abandon*, and both wait for running dispatches; one that grows leaves the old one there
             //   until its queue was frozen and a grace period has passed.
-            Composed::dispatch(unsafe { Flight::begin(io.into_record(), composed.as_ref()) })
+            unsafe {
+                let composed = composed.as_ref();
+                composed.dispatch(Flight::begin(io.into_record(), composed))
+            }
         }
         // Atom sends what it was told to send, and for nothing else is there a volume.
         None => status::IO,
+    }
+}
+
+/// *commit*: the batch of requests that was dispatched last on a hardware queue has ended.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::commit`.
+#[cfg(payload_client)]
+unsafe extern "C" fn commit(cookie: u64, hctx: u32) {
+    let found = with(place(cookie), |volume| volume.composed().map(NonNull::from));
+    if let Some(composed) = found.flatten() {
+        // SAFETY: As in `queue_rq`: this is within a dispatch of the volume's device.
+        unsafe { composed.as_ref() }.commit(hctx);
     }
 }
 

@@ -231,6 +231,14 @@ impl Target {
         }
     }
 
+    /// All parts of a batch were handed over.
+    #[inline]
+    pub(crate) fn was_all(&self, hctx: u32) {
+        if let Kind::Nbd(nbd) = &self.kind {
+            nbd.was_all(hctx);
+        }
+    }
+
     /// The same in the task that may wait, for what was left to it.
     pub(crate) fn carry_on(&self, flight: Flight) -> Result<(), Flight> {
         match &self.kind {

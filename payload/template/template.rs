@@ -82,6 +82,7 @@ static TABLE: Table = Table(PayloadTable {
     revoke: None,
     explain: None,
     timeout: None,
+    commit: None,
 });
 
 // SAFETY, of all below: Atom calls them with arguments that are valid for the call.

@@ -141,7 +141,7 @@ impl Payload {
     /// Its entry points: numbers from which [`Payload::of_entry`] finds it again.
     pub fn seat(&self) -> Seat {
         let entry = |kind: usize| without_provenance_mut(self.epoch as usize * 16 + kind);
-        Seat { entry: entry(1), timeout: entry(2), epoch: self.epoch }
+        Seat { entry: entry(1), timeout: entry(2), commit: entry(3), epoch: self.epoch }
     }
 
     /// What it knows its device by.

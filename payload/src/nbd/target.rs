@@ -415,7 +415,17 @@ impl Target {
         };
         match context {
             Context::MaySleep => connection.pump(self),
+            Context::Together => {}
             Context::Atomic => connection.ring(),
+        }
+    }
+
+    /// All requests of a batch are in the queue.
+    pub(crate) fn was_all(&self, hctx: u32) {
+        if self.waiting.load(Ordering::SeqCst) != 0 {
+            if let Some(connection) = self.choose(hctx as usize) {
+                connection.pump(self);
+            }
         }
     }
 

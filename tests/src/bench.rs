@@ -61,6 +61,8 @@ pub struct Cell {
     pub workload: String,
     /// Requests in flight.
     pub depth: u32,
+    /// Requests that are submitted by one call.
+    pub batch: u32,
     /// Requests per second of each measurement, pair by pair.
     pub ours: Vec<f64>,
     pub theirs: Vec<f64>,
@@ -97,6 +99,9 @@ impl Cell {
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}, depth {}", self.setup, self.workload, self.depth)?;
+        if self.batch > 1 {
+            write!(f, " in batches of {}", self.batch)?;
+        }
         match self.summary() {
             Some(summary) => write!(f, ": {:.2}", summary.ratio),
             None => Ok(()),
@@ -125,7 +130,8 @@ const WORKLOADS: [Workload; 4] = [
     Workload { name: "sequential read 128k", args: ["--rw=read", "--bs=128k"] },
     Workload { name: "sequential write 128k", args: ["--rw=write", "--bs=128k"] },
 ];
-const DEPTHS: [u32; 2] = [1, 32];
+/// Requests in flight, and how many are submitted by one call.
+const DEPTHS: [(u32, u32); 3] = [(1, 1), (32, 1), (32, 16)];
 
 /// Two ways to the same data, of which there is one at a time.
 trait Setup {
@@ -267,15 +273,16 @@ pub fn run_all(how: How, only: &str) -> Result<Document> {
     let mut cells = Vec::with_capacity(all);
     for setup in &setups {
         for workload in &WORKLOADS {
-            for depth in DEPTHS {
-                let mut measure = |device: &str| iops(device, workload, depth, milliseconds);
+            for (depth, batch) in DEPTHS {
+                let mut measure =
+                    |device: &str| iops(device, workload, (depth, batch), milliseconds);
                 let (mut ours, mut theirs) = (Vec::new(), Vec::new());
                 for _ in 0..pairs {
                     ours.push(setup.ours(&site, &mut measure)?);
                     theirs.push(setup.theirs(&mut measure)?);
                 }
                 let (setup, workload) = (setup.name(), workload.name.to_owned());
-                let cell = Cell { setup, workload, depth, ours, theirs };
+                let cell = Cell { setup, workload, depth, batch, ours, theirs };
                 eprintln!("step: {} of {all}: {cell}", cells.len() + 1);
                 cells.push(cell);
             }
@@ -296,7 +303,12 @@ pub fn run_all(how: How, only: &str) -> Result<Document> {
 }
 
 /// Requests per second of a workload.
-fn iops(device: &str, workload: &Workload, depth: u32, milliseconds: u32) -> Result<f64> {
+fn iops(
+    device: &str,
+    workload: &Workload,
+    (depth, batch): (u32, u32),
+    milliseconds: u32,
+) -> Result<f64> {
     let name = device.trim_start_matches("/dev/");
     let scheduler = format!("/sys/block/{name}/queue/scheduler");
     // What is made of bios has none.
@@ -309,6 +321,8 @@ fn iops(device: &str, workload: &Workload, depth: u32, milliseconds: u32) -> Res
         .args(workload.args)
         .arg(format!("--filename={device}"))
         .arg(format!("--iodepth={depth}"))
+        .arg(format!("--iodepth_batch_submit={batch}"))
+        .arg(format!("--iodepth_batch_complete_min={batch}"))
         .arg(format!("--runtime={milliseconds}ms"))
         .arg(format!("--size={}M", MIB))
         .output()
@@ -354,6 +368,7 @@ mod tests {
             setup: String::new(),
             workload: String::new(),
             depth: 1,
+            batch: 1,
             // The host was busy in the second pair, and both sides have felt it.
             ours: vec![100.0, 10.0, 120.0],
             theirs: vec![100.0, 20.0, 100.0],

@@ -46,6 +46,17 @@ pub struct Shape {
 impl Fio {
     /// Starts fio on `device`, and returns when its first writes are done.
     pub fn start(device: &str, shape: Shape) -> Result<Self> {
+        Self::start_with(device, shape, &[])
+    }
+
+    /// The same; so many requests are submitted by one call, which is one batch for the block layer.
+    pub fn start_in_batches(device: &str, shape: Shape, of: u32) -> Result<Self> {
+        let submit = format!("--iodepth_batch_submit={of}");
+        let reap = format!("--iodepth_batch_complete_min={of}");
+        Self::start_with(device, shape, &[&submit, &reap])
+    }
+
+    fn start_with(device: &str, shape: Shape, args: &[&str]) -> Result<Self> {
         let before = writes_of(device)?;
         let log = format!("/tmp/fio-{}.json", file_name(device));
         let mut command = Command::new("fio");
@@ -55,7 +66,8 @@ impl Fio {
             .arg(format!("--filename={device}"))
             .arg(format!("--iodepth={}", shape.depth))
             .arg(format!("--size={}", shape.bytes))
-            .arg(format!("--output={log}"));
+            .arg(format!("--output={log}"))
+            .args(args);
         if shape.verify {
             command.args(["--rw=randwrite", "--verify=crc32c", "--verify_fatal=1"]);
             command.arg(format!("--verify_backlog={}", 4 * shape.depth.max(16)));

@@ -142,6 +142,41 @@ pub fn the_server_sees_one_connection_through_all_upgrades(context: &mut Context
 }
 
 /// The read is taken back and asked anew; what is left of its first answer is read and dropped.
+pub fn batches_of_requests_go_through_switches(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let server = nbdkit("server")?;
+    let disks = ["/dev/vda", "/dev/vdb"].map(Target::bdev);
+    let disks = composed::create(&site, "disks", stripe(64), &disks)?;
+    let net = [Target::nbd(server.at(), "")];
+    let net = composed::create(&site, "net", Layout::Linear, &net)?;
+    let devices = [disks.device, net.device];
+    let shape = Shape { depth: 32, ..LOAD };
+    let mut loads = Vec::new();
+    for device in &devices {
+        loads.push(Fio::start_in_batches(device, shape, 16)?);
+    }
+    let mut pauses = Vec::new();
+    for round in 0..EACH_WAY {
+        context.step(&format!("round {round}"));
+        for version in VERSIONS {
+            let report = site.upgrade(version, Mode::Warm)?;
+            pauses.push(report.pause_us);
+            for (device, load) in devices.iter().zip(&mut loads) {
+                load.check()?;
+                until_writes(device, 40)?;
+            }
+        }
+    }
+    context.fact("pause_us", quantiles(&mut pauses));
+    for load in loads {
+        context.fact("verified_ios", load.stop()?.ios);
+    }
+    site.destroy("disks")?;
+    site.destroy("net")?;
+    server.stop()?;
+    site.leave()
+}
+
 pub fn an_answer_that_is_half_read_at_the_switch_is_read_to_its_end(
     context: &mut Context,
 ) -> Result<()> {

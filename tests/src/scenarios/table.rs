@@ -745,6 +745,14 @@ pub const ALL: &[Scenario] = &[
         run: living::an_upgrade_works_while_a_target_reconnects_hangs_or_has_failed,
     },
     Scenario {
+        name: "batches_of_requests_go_through_switches",
+        what: "Requests that are submitted together are handed on together, and none is left behind by a gate that closes.",
+        machine: DISKS,
+        expected_log: &[],
+        limit_seconds: 240,
+        run: living::batches_of_requests_go_through_switches,
+    },
+    Scenario {
         name: "disks_stay_held_and_statistics_go_along",
         what: "Nobody gets hold of a disk while payloads change, and statistics go up and down the schemas.",
         machine: VOLUMES,

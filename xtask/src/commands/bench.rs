@@ -122,13 +122,20 @@ fn table(document: &Document, accel: &str) -> String {
 /// In a second of a clock that counts there are so many instructions.
 const INSTRUCTIONS: f64 = 1e9;
 
+fn depth(cell: &Cell) -> String {
+    match cell.batch {
+        1 => cell.depth.to_string(),
+        batch => format!("{} by {batch}", cell.depth),
+    }
+}
+
 fn counted_row(cell: &Cell) -> String {
     let Some(summary) = cell.summary() else { return String::new() };
     format!(
         "| {} | {} | {} | {:.0} | {:.0} | {:.2} |\n",
         cell.setup,
         cell.workload,
-        cell.depth,
+        depth(cell),
         INSTRUCTIONS / summary.ours,
         INSTRUCTIONS / summary.theirs,
         summary.ratio
@@ -141,7 +148,7 @@ fn row(cell: &Cell) -> String {
     let (least, most) = summary.range;
     format!(
         "| {} | {} | {} | {:.0} | {:.0} | {:.2} | {first:.2} to {third:.2} | {least:.2} to {most:.2} |\n",
-        cell.setup, cell.workload, cell.depth, summary.ours, summary.theirs, summary.ratio
+        cell.setup, cell.workload, depth(cell), summary.ours, summary.theirs, summary.ratio
     )
 }
 
@@ -155,6 +162,7 @@ mod tests {
             setup: "a / b".to_owned(),
             workload: "read".to_owned(),
             depth: 32,
+            batch: 1,
             ours: vec![150.0, 50.0, 100.0],
             theirs: vec![100.0, 100.0, 100.0],
         };

@@ -387,6 +387,8 @@ impl Device {
         let fua = bit(flight.fua(), bindings::req_flag_bits___REQ_FUA);
         let at = cursor.at;
         let (bio, bytes) = match flight.op() {
+            // Mostly one bio has had all of it.
+            op::READ | op::WRITE if at != 0 && at == flight.bytes() => return Next::End,
             code @ (op::READ | op::WRITE) => {
                 let Some((source, iter, bytes)) = flight.bvec_iter(at) else {
                     return Next::End;

@@ -21,6 +21,13 @@ impl Random {
         Self { state: seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
+    /// The one that begins with all of `words`; another order is another one.
+    pub fn mixed(words: &[u64]) -> Self {
+        let seed =
+            words.iter().fold(0, |state, word| Self::new(state ^ word.rotate_left(17)).number());
+        Self::new(seed)
+    }
+
     /// The next number: xorshift64*, Vigna 2016.
     pub fn number(&mut self) -> u64 {
         self.state ^= self.state >> 12;
@@ -62,6 +69,16 @@ mod tests {
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
         assert_ne!(of(0), of(u64::MAX));
+    }
+
+    #[test]
+    fn words_in_another_order_give_other_numbers() {
+        let of = |words: &[u64]| Random::mixed(words).number();
+        assert_eq!(of(&[1, 2, 3]), of(&[1, 2, 3]));
+        let all = [of(&[1, 2, 3]), of(&[1, 3, 2]), of(&[2, 1, 3]), of(&[1, 2]), of(&[1, 2, 3, 0])];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one), "{at}");
+        }
     }
 
     #[test]

@@ -173,17 +173,37 @@ impl Site {
         mode: Mode,
         deadline: Duration,
     ) -> Result<UpgradeReport> {
+        self.try_upgrade_on(&self.node, file, mode, deadline)
+    }
+
+    fn try_upgrade_on<N: Node>(
+        &self,
+        node: &N,
+        file: &Path,
+        mode: Mode,
+        deadline: Duration,
+    ) -> Result<UpgradeReport> {
         let mut folders = vec![self.modules.clone(), self.modules.join("test")];
         folders.extend(Places::standard(&self.node.release()?).folders().iter().cloned());
         let options =
             Options { mode, deadline, keep_parked: false, old: None, places: Places::of(folders) };
-        Ok(upgrade::run(&self.node, file, &options)?)
+        Ok(upgrade::run(node, file, &options)?)
     }
 
     /// Upgrades to `version`; anything but a commit is an error.
     pub fn upgrade(&self, version: &str, mode: Mode) -> Result<UpgradeReport> {
+        self.upgrade_on(&self.node, version, mode)
+    }
+
+    /// The same on this machine as somebody else presents it.
+    pub fn upgrade_on<N: Node>(
+        &self,
+        node: &N,
+        version: &str,
+        mode: Mode,
+    ) -> Result<UpgradeReport> {
         let from = self.live()?;
-        let report = self.try_upgrade(&self.file(version), mode, self.deadline)?;
+        let report = self.try_upgrade_on(node, &self.file(version), mode, self.deadline)?;
         ensure!(
             report.outcome == Outcome::Committed && report.warnings.is_empty(),
             "the {mode} upgrade from {from} to {version}: {report:?}"

@@ -8,13 +8,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use anyhow::{anyhow, ensure, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use nix::fcntl::OFlag;
 
+use super::rounds::Rounds;
 use crate::random::Random;
 
 /// Bytes of a block.
@@ -26,62 +24,19 @@ const MOST: u64 = 24;
 /// Bytes at the beginning of a block that say what it is.
 const HEADER: usize = 24;
 
-/// Writers at work.
-pub struct Durable {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-struct Shared {
-    stop: AtomicBool,
-    /// For each writer, rounds that were flushed.
-    rounds: Vec<AtomicU64>,
-}
-
-impl Durable {
-    /// Starts `writers` on `device`. After each flush of a writer `flushed` is called with its number and the round.
-    pub fn start(
-        device: &str,
-        seed: u64,
-        writers: u64,
-        flushed: impl Fn(u64, u64) + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let rounds = (0..writers).map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), rounds });
-        let flushed = Arc::new(flushed);
-        let mut threads = Vec::new();
-        for writer in 0..writers {
-            let file = open(device)?;
-            let (theirs, tell) = (Arc::clone(&shared), Arc::clone(&flushed));
-            let spawned = std::thread::Builder::new()
-                .name("durable".to_owned())
-                .spawn(move || work(&file, seed, writer, &theirs, &*tell));
-            threads.push(spawned?);
-        }
-        Ok(Self { shared, threads })
-    }
-
-    /// The fewest rounds that a writer has flushed.
-    pub fn rounds(&self) -> u64 {
-        let each = self.shared.rounds.iter().map(|rounds| rounds.load(Ordering::SeqCst));
-        each.min().unwrap_or(0)
-    }
-
-    /// An error when a writer has ended, which it does by itself only at an error.
-    pub fn check(&mut self) -> Result<()> {
-        let Some(at) = self.threads.iter().position(JoinHandle::is_finished) else { return Ok(()) };
-        let ended = self.threads.remove(at).join().map_err(|_| anyhow!("a writer panicked"))?;
-        ended.and(Err(anyhow!("a writer has ended by itself")))
-    }
-
-    /// Stops, and returns the last round that each writer has flushed.
-    pub fn stop(self) -> Result<Vec<u64>> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().map_err(|_| anyhow!("a writer panicked"))??;
-        }
-        Ok(self.shared.rounds.iter().map(|done| done.load(Ordering::SeqCst).max(1) - 1).collect())
-    }
+/// Starts `writers` on `device`. After each flush of a writer `flushed` is called with its number and the round.
+pub fn start(
+    device: &str,
+    seed: u64,
+    writers: u64,
+    flushed: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> Result<Rounds> {
+    let files = (0..writers).map(|_| open(device)).collect::<Result<Vec<_>>>()?;
+    let work = move |writer, round| {
+        let file = files.get(writer as usize).context("no file")?;
+        work(file, seed, writer, round)
+    };
+    Rounds::start("durable", writers, work, flushed)
 }
 
 /// Looks whether everything that `writers` have flushed is on the device: for each the last round. Returns how many blocks
@@ -117,31 +72,15 @@ pub const fn bytes(writers: u64) -> u64 {
     writers * BLOCKS * BLOCK as u64
 }
 
-fn work(
-    file: &File,
-    seed: u64,
-    writer: u64,
-    shared: &Shared,
-    flushed: &impl Fn(u64, u64),
-) -> Result<()> {
+fn work(file: &File, seed: u64, writer: u64, round: u64) -> Result<()> {
     let mut memory = vec![0u8; 2 * BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     let data = memory.get_mut(start..start + BLOCK).context("no aligned memory")?;
-    let mut round = 0;
-    while !shared.stop.load(Ordering::Relaxed) {
-        for block in blocks_of(seed, writer, round) {
-            fill(data, seed, writer, block, round);
-            file.write_all_at(data, place(writer, block))
-                .with_context(|| format!("round {round} of writer {writer}"))?;
-        }
-        file.sync_data().with_context(|| format!("the flush of round {round}"))?;
-        flushed(writer, round);
-        round += 1;
-        if let Some(rounds) = shared.rounds.get(writer as usize) {
-            rounds.store(round, Ordering::SeqCst);
-        }
+    for block in blocks_of(seed, writer, round) {
+        fill(data, seed, writer, block, round);
+        file.write_all_at(data, place(writer, block))?;
     }
-    Ok(())
+    file.sync_data().context("the flush")
 }
 
 /// The blocks that a writer writes in a round.
@@ -149,7 +88,7 @@ fn blocks_of(seed: u64, writer: u64, round: u64) -> Vec<u64> {
     if round == 0 {
         return (0..BLOCKS).collect();
     }
-    let mut random = Random::new(mixed(&[seed, writer, round]));
+    let mut random = Random::mixed(&[seed, writer, round]);
     let count = 1 + random.below(MOST);
     (0..count).map(|_| random.below(BLOCKS)).collect()
 }
@@ -160,11 +99,11 @@ fn place(writer: u64, block: u64) -> u64 {
 
 fn fill(data: &mut [u8], seed: u64, writer: u64, block: u64, round: u64) {
     let (header, rest) = data.split_at_mut(HEADER);
-    let words = [mixed(&[seed, writer]), block, round];
+    let words = [Random::mixed(&[seed, writer]).number(), block, round];
     for (place, word) in header.chunks_exact_mut(8).zip(words) {
         place.copy_from_slice(&word.to_le_bytes());
     }
-    let mut random = Random::new(mixed(&[seed, writer, block, round]));
+    let mut random = Random::mixed(&[seed, writer, block, round]);
     for place in rest.chunks_exact_mut(8) {
         place.copy_from_slice(&random.number().to_le_bytes());
     }
@@ -183,11 +122,6 @@ fn read(file: &File, seed: u64, writer: u64, block: u64) -> Result<u64> {
     let wrong = wanted.iter().zip(&*data).position(|(wanted, found)| wanted != found);
     ensure!(wrong.is_none(), "it claims round {round}, and byte {wrong:?} is wrong");
     Ok(round)
-}
-
-/// One number from several.
-fn mixed(words: &[u64]) -> u64 {
-    words.iter().fold(0, |state, word| Random::new(state ^ word.rotate_left(17)).number())
 }
 
 fn open(device: &str) -> Result<File> {
@@ -212,10 +146,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("atom-durable-{}", std::process::id()));
         let device = path.to_str().expect("a path");
         std::fs::write(&path, vec![0; bytes(2) as usize]).expect("a temporary file");
-        let durable = Durable::start(device, 7, 2, |_, _| {}).expect("writers");
-        wait::until("rounds", Duration::from_secs(60), || Ok(durable.rounds() > 3))
-            .expect("rounds");
-        let flushed = durable.stop().expect("stopped");
+        let rounds = start(device, 7, 2, |_, _| {}).expect("writers");
+        wait::until("rounds", Duration::from_secs(60), || Ok(rounds.fewest() > 3)).expect("rounds");
+        let flushed = rounds.stop().expect("stopped");
         assert_eq!(verify(device, 7, &flushed).expect("all is there"), 0);
         assert!(verify(device, 8, &flushed).is_err());
 

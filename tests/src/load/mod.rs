@@ -8,6 +8,7 @@
 //! | [`crowd`] | many writers with one request each, read back; held, they take every tag | errors, data that is not what was written |
 //! | [`flushes`] | small writes, each flushed and read back | errors, flushes that hang, data that is not what was written |
 //! | [`durable`] | rounds of writes that end with a flush | after a power cut: what was flushed and is not there |
+//! | [`synced`] | files and logs that are synced | after a power cut: what was synced and is not there |
 //! | [`probe`] | small reads, one after the other | how long nothing came back |
 
 pub mod crowd;
@@ -16,3 +17,5 @@ pub mod files;
 pub mod fio;
 pub mod flushes;
 pub mod probe;
+pub mod rounds;
+pub mod synced;

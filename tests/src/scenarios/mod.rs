@@ -65,8 +65,8 @@ pub struct Machine {
     pub disks_mib: &'static [u64],
     /// The programs on it.
     pub tools: Tools,
-    /// MiB of an NBD server in memory on the host, which the guest reaches over a network; 0: there is none, and no
-    /// network.
+    /// MiB of an NBD server on the host, which the guest reaches over a network; 0: there is none, and no network. It is in
+    /// memory, unless the power is cut.
     pub server_mib: u64,
     /// What becomes of its power.
     pub power: Power,
@@ -92,8 +92,8 @@ pub enum Power {
     /// There are two, and the machine is turned off between them as it should be. In the second one systemd is the first
     /// process.
     Cycled,
-    /// It is cut at a random moment, so many times, and there is one more boot after the last. What the disks have not
-    /// flushed is lost with it.
+    /// It is cut at a random moment, so many times, and there is one more boot after the last. What the disks and the
+    /// server on the host have not flushed is lost with it.
     Cut {
         /// Cuts in an ordinary run.
         times: u32,

@@ -4,7 +4,6 @@
 //! The server is outside of the guest: one inside would need memory itself, and wait for its own client.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,21 +14,11 @@ use atomctl::report::Mode;
 use super::Context;
 use crate::composed::{self, first_target, stripe, Target};
 use crate::load::files::Files;
+use crate::outside;
 use crate::site::Site;
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Our address in QEMU's network, and the port of the server in its words.
-const ADDRESS: &str = "10.0.2.15/24";
-
-/// The server on the host, over a network that is up.
-fn outside(context: &Context) -> Result<Target> {
-    let place = context.command_line().value("server").context("no server on the host")?;
-    let (host, port) = place.split_once(':').context("no port")?;
-    context.run(&["ip", "addr", "add", ADDRESS, "dev", "eth0"])?;
-    context.run(&["ip", "link", "set", "eth0", "up"])?;
-    Ok(Target::nbd_on(host.parse::<Ipv4Addr>()?, port.parse()?, ""))
-}
 
 /// Programs that write to memory of their own, more than there is, and read it again.
 struct Greedy(Vec<Child>);
@@ -74,7 +63,7 @@ pub fn heavy_writes_through_a_file_system_go_on_with_little_memory(
     context: &mut Context,
 ) -> Result<()> {
     let site = Site::on_guest("2.0.0")?;
-    let target = outside(context)?;
+    let target = outside::server(context)?;
     let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
     context.run(&["mkfs.ext4", "-q", &volume.device])?;
     fs::create_dir_all("/mnt/data")?;
@@ -112,7 +101,7 @@ pub fn heavy_writes_through_a_file_system_go_on_with_little_memory(
 
 pub fn swap_lies_on_volumes_through_upgrades(context: &mut Context) -> Result<()> {
     let site = Site::on_guest("2.0.0")?;
-    let network = outside(context)?.mib(384);
+    let network = outside::server(context)?.mib(384);
     let disks = [Target::bdev("/dev/vda"), Target::bdev("/dev/vdb")];
     for (name, layout, targets) in
         [("network", Layout::Linear, vec![network]), ("disks", stripe(64), disks.to_vec())]

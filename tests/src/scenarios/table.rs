@@ -14,6 +14,9 @@ const VOLUMES: Machine = Machine { tools: Tools::Large, ..LARGE };
 /// The same with three disks.
 const DISKS: Machine = Machine { disks_mib: &[64, 64, 64], ..VOLUMES };
 
+/// The machine of scenarios about power cuts.
+const CUT: Machine = Machine { power: Power::Cut { times: 3, slow: 50 }, ..PLAIN };
+
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -530,19 +533,33 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "a_disk_that_is_cut_off_keeps_what_was_flushed_and_nothing_else",
-        what: "The disks of the scenarios with power cuts lose what was not flushed, and keep what was.",
-        machine: Machine { disks_mib: &[16], power: Power::Cut { times: 2, slow: 4 }, ..PLAIN },
+        what: "The disks and the server of the scenarios with power cuts lose what was not flushed, and keep what was.",
+        machine: Machine {
+            disks_mib: &[16],
+            server_mib: 16,
+            power: Power::Cut { times: 2, slow: 4 },
+            ..PLAIN
+        },
         expected_log: &[],
         limit_seconds: 60,
         run: cuts::a_disk_that_is_cut_off_keeps_what_was_flushed_and_nothing_else,
     },
     Scenario {
         name: "what_was_flushed_outlives_power_cuts",
-        what: "Power cuts at random moments under load, every other one within upgrades: what was flushed is there.",
-        machine: Machine { disks_mib: &[64, 64], power: Power::Cut { times: 3, slow: 50 }, ..PLAIN },
+        what: "Power cuts at random moments under load, every other one within an upgrade, on disks and over a network: what was flushed is there.",
+        machine: Machine { disks_mib: &[64, 64], server_mib: 64, ..CUT },
         expected_log: &[],
         limit_seconds: 240,
-        run: cuts::what_was_flushed_outlives_power_cuts,
+        run: cuts::volumes::what_was_flushed_outlives_power_cuts,
+    },
+    Scenario {
+        name: "what_was_synced_to_files_outlives_power_cuts",
+        what: "The same with ext4 and xfs, on disks and over a network: replayed, clean, and what was synced is there.",
+        // The smallest xfs that its makers still make has 300 MB.
+        machine: Machine { disks_mib: &[192, 192], server_mib: 384, ..CUT },
+        expected_log: &[],
+        limit_seconds: 240,
+        run: cuts::file_systems::what_was_synced_to_files_outlives_power_cuts,
     },
     Scenario {
         name: "each_block_lies_where_the_layout_says",

@@ -2,15 +2,15 @@
 //! A scenario in a guest of its own, which may be booted several times, and cut off in between.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use atom_tests::power::Wish;
 use atom_tests::random::{self, Random};
 use atom_tests::scenarios::{Description, Outcome, Power};
 use atom_tests::{kernel_log, power};
 
+use super::cuts::{Cut, Cuts, PowerSwitch};
 use super::Verdict;
 use crate::command_line::CommandLine;
 use crate::programs;
@@ -18,9 +18,6 @@ use crate::sysroot::Sysroot;
 use crate::vm::initramfs::{Initramfs, SEED};
 use crate::vm::link::Stream;
 use crate::vm::{qemu, Vm, VmConfig};
-
-/// Longest time between a scenario's wish to be cut off and the cut.
-const LONGEST_WAIT_MS: u64 = 4000;
 
 /// The scenarios that the guest's program knows; asked of the very program that goes into the guest.
 pub fn all() -> Result<Vec<Description>> {
@@ -79,6 +76,7 @@ fn all_boots(
     let seed = seed()?;
     let mut random = Random::new(seed);
     let mut notes = Vec::new();
+    let mut cuts = Cuts::default();
     for number in 0..=last {
         if last > 0 {
             steps.clear();
@@ -86,11 +84,16 @@ fn all_boots(
         }
         let mut boot = Boot { sysroot, initramfs, scenario, number, last, notes, steps };
         if number < last && matches!(scenario.power, Power::Cut { .. }) {
-            notes = boot.cut(Duration::from_millis(random.below(LONGEST_WAIT_MS)))?;
+            let (cut, theirs) = boot.cut(Random::new(random.number()))?;
+            cuts.add(cut);
+            notes = theirs;
             continue;
         }
-        let (outcome, theirs) = boot.run_out()?;
+        let (mut outcome, theirs) = boot.run_out()?;
         if number == last || outcome.error.is_some() {
+            if matches!(scenario.power, Power::Cut { .. }) {
+                cuts.judge(&mut outcome);
+            }
             return Ok(outcome);
         }
         notes = theirs;
@@ -149,7 +152,7 @@ impl Boot<'_> {
             vcpus: scenario.vcpus,
             disks_mib: scenario.disks_mib.clone(),
             keep_disks: self.number > 0,
-            volatile_disks: matches!(scenario.power, Power::Cut { .. }),
+            will_be_cut: matches!(scenario.power, Power::Cut { .. }),
             server_mib: scenario.server_mib,
             tools: scenario.tools,
             cmdline,
@@ -177,32 +180,28 @@ impl Boot<'_> {
         (code, said)
     }
 
-    /// Boots, and cuts the power so long after the scenario has asked for it. Returns what was noted until then.
-    fn cut(&mut self, wait: Duration) -> Result<Vec<String>> {
+    /// Boots, and cuts the power when the scenario has asked for it and chance wants it. Returns what was noted until then.
+    fn cut(&mut self, random: Random) -> Result<(Cut, Vec<String>)> {
         let vm = self.power_on()?;
-        let cutter = vm.cutter()?;
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let mut switch = PowerSwitch::new(&vm, random)?;
         let (code, said) = self.exec(&vm, |note| {
-            if note == power::READY {
-                let (cutter, is_cut) = (cutter.clone(), Arc::clone(&is_cut));
-                std::thread::spawn(move || {
-                    std::thread::sleep(wait);
-                    is_cut.store(true, Ordering::SeqCst);
-                    cutter.cut();
-                });
+            if let Some(wish) = Wish::read(note) {
+                switch.turn_off(wish);
             }
         });
-        if !is_cut.load(Ordering::SeqCst) {
+        let cut = switch.was_turned_off()?;
+        // One that came to its end has failed, also when the cut came right after it.
+        let (Some(cut), Err(_)) = (cut, &code) else {
             anyhow::bail!(
                 "the scenario ended before its power was cut: {code:?}, {}",
                 said.document
             );
-        }
+        };
         let console = vm.dir().join("console.log");
         let log = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
         let findings = kernel_log::scan(&log, &self.scenario.expected_log);
         anyhow::ensure!(findings.is_empty(), "{}", listed(&findings, vm.dir()));
-        Ok(said.notes)
+        Ok((cut, said.notes))
     }
 
     /// Boots, lets the scenario come to its end, judges, and turns the machine off.

@@ -63,9 +63,10 @@ pub struct VmConfig {
     pub disks_mib: Vec<u64>,
     /// Whether the disks of the last machine of this name are kept.
     pub keep_disks: bool,
-    /// Whether the disks lose what was not flushed when the machine is cut off.
-    pub volatile_disks: bool,
-    /// MiB of an NBD server in memory on the host; 0: none.
+    /// Whether the machine will be cut off. Then its disks and that of the server lose what was not flushed, and it has a
+    /// serial line for marks.
+    pub will_be_cut: bool,
+    /// MiB of an NBD server on the host; 0: none.
     pub server_mib: u64,
     /// The programs in the guest.
     pub tools: Tools,
@@ -83,7 +84,7 @@ impl VmConfig {
             cmdline: Vec::new(),
             disks_mib: Vec::new(),
             keep_disks: false,
-            volatile_disks: false,
+            will_be_cut: false,
             server_mib: 0,
             tools: Tools::Small,
             counted: false,

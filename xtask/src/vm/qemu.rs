@@ -18,6 +18,9 @@ use crate::sysroot::Sysroot;
 /// What a machine boots from, in its folder until it has booted.
 pub const INITRD: &str = "initrd";
 
+/// What came over the line for marks, in the folder of a machine that will be cut off.
+pub const MARKS: &str = "marks";
+
 /// The beginning of the names of a machine's disks, in its folder.
 const DISK: &str = "disk";
 
@@ -81,8 +84,13 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
     initramfs
         .write(config.tools, &dir.join(INITRD))
         .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
-    for (index, mib) in config.disks_mib.iter().enumerate() {
-        let path = dir.join(format!("{DISK}{index}"));
+    let disks = config.disks_mib.iter().enumerate();
+    let mut files: Vec<_> = disks.map(|(index, mib)| (format!("{DISK}{index}"), *mib)).collect();
+    if config.will_be_cut && config.server_mib > 0 {
+        files.push((served::SERVER_DISK.to_owned(), config.server_mib));
+    }
+    for (name, mib) in files {
+        let path = dir.join(name);
         // With the size of the disk that is kept nothing changes.
         File::options()
             .create(true)
@@ -149,13 +157,17 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
             .arg(socket("monitor", MONITOR))
             .args(["-mon", "chardev=monitor"]),
     };
+    if config.will_be_cut {
+        // The second serial line; the console is the first.
+        command = command.arg("-serial").arg(format!("file:/mnt/vm/{MARKS}"));
+    }
     command = command
         .arg("-chardev")
         .arg(socket("link", LINE))
         .args(["-device", "virtio-serial-pci"])
         .args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
     for index in 0..config.disks_mib.len() {
-        let (file, cache) = match config.volatile_disks {
+        let (file, cache) = match config.will_be_cut {
             false => (format!("/mnt/vm/{DISK}{index}"), "unsafe"),
             // Every flush of the guest becomes one of the server.
             true => (format!("nbd+unix:///?socket={}", served::socket(index)), "none"),

@@ -5,7 +5,8 @@
 //!   killed, so that cutting it off loses nothing. Here nbdkit stands between QEMU and the file, with its filter `cache`
 //!   in the mode `writeback`: what is written goes to a temporary file, and to the disk's file when the guest flushes.
 //!   When nbdkit is killed, the temporary file, which has no name, goes with it.
-//! - A disk in memory on a port of the host's loopback, which the guest reaches over a network.
+//! - A disk on a port of the host's loopback, which the guest reaches over a network. It is in memory; that of a machine
+//!   which will be cut off is a file, and loses what was not flushed as the others do.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -21,6 +22,12 @@ use crate::sysroot::Sysroot;
 
 /// How long a server may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// The file of the server's disk, in the folder of a machine that will be cut off.
+pub const SERVER_DISK: &str = "disk-of-server";
+
+/// Settings of nbdkit with which it loses, when it is killed, what was not flushed. They stand at the end.
+const VOLATILE: [&str; 2] = ["cache=writeback", "cache-min-block-size=4K"];
 
 /// Where the server of a disk listens, as QEMU sees it.
 pub fn socket(disk: usize) -> String {
@@ -42,12 +49,12 @@ impl Served {
     /// Starts what the machine in `dir` wants, and waits until all listen.
     pub fn start(sysroot: &Sysroot, config: &VmConfig, dir: &Path) -> Result<Self> {
         let mut served = Self::none();
-        if config.volatile_disks {
+        if config.will_be_cut {
             for disk in 0..config.disks_mib.len() {
                 let command = nbdkit(sysroot, dir, &format!("disk{disk}"))
                     .args(["--unix", &socket(disk), "--filter=cache", "file"])
                     .arg(format!("/mnt/vm/disk{disk}"))
-                    .args(["cache=writeback", "cache-min-block-size=4K"]);
+                    .args(VOLATILE);
                 // A socket that is left from the machine before would be in the way.
                 let _ = std::fs::remove_file(dir.join(format!("disk{disk}.sock")));
                 served.launch(&command, dir, &format!("disk{disk}"))?;
@@ -56,10 +63,19 @@ impl Served {
         if config.server_mib > 0 {
             // Whoever takes the port in the moment between makes nbdkit fail, and us with it.
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            let command = nbdkit(sysroot, dir, "server")
-                .args(["--ipaddr", "127.0.0.1", "--port", &port.to_string()])
-                .arg("memory")
-                .arg(format!("{}M", config.server_mib));
+            let command = nbdkit(sysroot, dir, "server").args([
+                "--ipaddr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+            ]);
+            let command = match config.will_be_cut {
+                false => command.arg("memory").arg(format!("{}M", config.server_mib)),
+                true => command
+                    .args(["--filter=cache", "file"])
+                    .arg(format!("/mnt/vm/{SERVER_DISK}"))
+                    .args(VOLATILE),
+            };
             served.launch(&command, dir, "server")?;
             served.port = Some(port);
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The NBD servers that people use: nbdkit, nbd-server and qemu-nbd, as processes of this machine.
 //!
-//! A server listens once the kernel lists its socket as listening. Nobody connects to find that out: what a server has seen
-//! of its clients is what a scenario judges.
+//! A server listens once the kernel lists its socket as listening, and serves once it waits for somebody to come as well:
+//! between the two nbd-server looks for large primes, for as long as chance will have it. Nobody connects to find that
+//! out: what a server has seen of its clients is what a scenario judges.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,8 +17,13 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
-/// How long a server may take to listen, and to end when it is asked to.
+/// How long a server may take until it serves: nbd-server has a tenth of a second to a minute on an emulated processor.
+const PATIENCE_AT_START: Duration = Duration::from_secs(180);
+/// How long it may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The system calls in which a server waits for clients: poll, select, accept, epoll_wait, pselect6, ppoll, epoll_pwait and
+/// accept4 (`arch/x86/entry/syscalls/syscall_64.tbl`).
+const WAITING: [&str; 8] = ["7", "23", "43", "232", "270", "271", "281", "288"];
 /// Where logs and settings of servers are.
 const FOLDER: &str = "/tmp";
 
@@ -76,6 +82,12 @@ fn listens(text: &str, port: u16) -> bool {
         // Number, local address, remote address, state; 0A is LISTEN.
         words.nth(1).is_some_and(|local| local.ends_with(&wanted)) && words.nth(1) == Some("0A")
     })
+}
+
+/// Whether the file `syscall` of a process (`Documentation/filesystems/proc.rst`) says that its first thread waits for
+/// clients.
+fn waits(text: &str) -> bool {
+    text.split_whitespace().next().is_some_and(|call| WAITING.contains(&call))
 }
 
 /// A server, which runs or can be started again as it was. Dropping it kills it.
@@ -156,7 +168,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts it again as it was, and returns once it listens.
+    /// Starts it again as it was, and returns once it serves.
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         if let At::Socket(path) = &self.at {
@@ -172,12 +184,13 @@ impl Server {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
+        let calls = format!("/proc/{}/syscall", child.id());
         self.child = Some(child);
         let at = self.at.clone();
-        wait::until(&format!("{} listens", self.name), PATIENCE, || {
+        wait::until(&format!("{} serves", self.name), PATIENCE_AT_START, || {
             let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             ensure!(ended.is_none(), "{} ended ({ended:?}): {}", self.argv.join(" "), self.said());
-            at.is_listening()
+            Ok(at.is_listening()? && waits(&fs::read_to_string(&calls)?))
         })
     }
 
@@ -325,6 +338,14 @@ mod tests {
         assert!(listens(text, 0x2a39));
         assert!(!listens(text, 0x2a40));
         assert!(!listens(text, 0x9999));
+    }
+
+    #[test]
+    fn a_server_that_listens_and_computes_does_not_wait_for_clients_yet() {
+        assert!(waits("270 0x5 0x7ffd 0x0 0x0 0x0 0x7ffd 0x7ffd8 0x7f32\n"), "in pselect6");
+        assert!(!waits("running\n"), "it computes");
+        assert!(!waits("-1 0x7ffd8 0x7f32\n"), "it was interrupted");
+        assert!(!waits("27 0x5\n") && !waits(""), "in another call");
     }
 
     #[test]

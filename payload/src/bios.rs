@@ -269,9 +269,10 @@ impl Device {
     /// What it can do now.
     pub(crate) fn facts(&self) -> Facts {
         // SAFETY: *Open*: the queue is there. Limits are numbers that may change at any time.
-        let (limits, read_only) = unsafe {
+        let (limits, read_only, takes_bios) = unsafe {
             let bdev = self.bdev.as_ptr();
-            (&(*(*bdev).bd_queue).limits, is_read_only(self.bdev))
+            let takes_bios = (*(*(*bdev).bd_disk).fops).submit_bio.is_some();
+            (&(*(*bdev).bd_queue).limits, is_read_only(self.bdev), takes_bios)
         };
         let flag = |from: u32, to: u32| if limits.features & from != 0 { to } else { 0 };
         Facts {
@@ -280,7 +281,8 @@ impl Device {
             physical_block_bytes: limits.physical_block_size,
             io_min_bytes: limits.io_min,
             io_opt_bytes: limits.io_opt,
-            max_sectors: limits.max_sectors,
+            // Who takes bios has no requests that could be too long; what it says then is a default (255 sectors).
+            max_sectors: if takes_bios { 0 } else { limits.max_sectors },
             discard_granularity_bytes: match limits.max_discard_sectors {
                 0 => 0,
                 _ => limits.discard_granularity.max(limits.logical_block_size),

@@ -211,6 +211,17 @@ pub fn the_limits_of_a_volume_are_those_of_its_targets(context: &mut Context) ->
     ensure!(limit("discard_max_bytes")? > 0, "no discard over disks that have it");
     site.destroy("data")?;
 
+    context
+        .step("a device that takes bios says no length, and the default that stands there is none");
+    context.run(&["modprobe", "brd", "rd_nr=1", "rd_size=16384"])?;
+    let (volume, memory) = ("long", "/dev/ram0");
+    let theirs = queue::limit(memory, "max_hw_sectors_kb")?;
+    let made = composed::create(&site, volume, Layout::Linear, &[Target::bdev(memory)])?;
+    let ours = queue::limit(&made.device, "max_hw_sectors_kb")?;
+    ensure!(theirs < 128 && ours >= 1024, "{ours} KiB over {theirs} KiB");
+    site.destroy(volume)?;
+    context.run(&["rmmod", "brd"])?;
+
     context.step("what one target cannot do the volume cannot do");
     let spare = Spare::create(32)?;
     let targets = [Target::bdev(DISKS[0]), Target::bdev(spare.device())];

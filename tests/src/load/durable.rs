@@ -5,6 +5,9 @@
 //! a few, and ends the round with a flush. Which blocks, and with what, follows from the seed, so that whoever knows the
 //! seed and the last round that was flushed knows for every block the oldest round that it may be of. The next round may
 //! have been written in part; no other may.
+//!
+//! Which round was the last is known from outside and from the blocks: what somebody was told may be late, but a writer
+//! begins a round only when the one before has been flushed.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use anyhow::{ensure, Context as _, Result};
 use nix::fcntl::OFlag;
 
-use super::rounds::Rounds;
+use super::rounds::{last_ended, Rounds};
 use crate::random::Random;
 
 /// Bytes of a block.
@@ -39,27 +42,32 @@ pub fn start(
     Rounds::start("durable", writers, work, flushed)
 }
 
-/// Looks whether everything that `writers` have flushed is on the device: for each the last round. Returns how many blocks
-/// are of a round that was not flushed.
+/// Looks whether everything that `writers` have flushed is on the device: for each the last round that is known. Returns how
+/// many blocks are of a round that was not flushed.
 pub fn verify(device: &str, seed: u64, flushed: &[u64]) -> Result<u64> {
     let file = open(device)?;
     let mut newer = 0;
-    for (writer, last) in (0..).zip(flushed) {
+    for (writer, known) in (0..).zip(flushed.iter().copied()) {
+        let mut found = Vec::new();
+        for block in 0..BLOCKS {
+            let round = read(&file, seed, writer, block)
+                .with_context(|| format!("block {block} of writer {writer}"))?;
+            found.push(round);
+        }
+        let last = last_ended(known, found.iter().copied().max());
         let mut oldest = vec![0; BLOCKS as usize];
-        for round in 1..=*last {
+        for round in 1..=last {
             for block in blocks_of(seed, writer, round) {
                 oldest[block as usize] = round;
             }
         }
         let next = blocks_of(seed, writer, last + 1);
-        for (block, oldest) in (0..).zip(oldest) {
-            let round = read(&file, seed, writer, block)
-                .with_context(|| format!("block {block} of writer {writer}"))?;
+        for ((block, oldest), round) in (0..).zip(oldest).zip(found) {
             let in_flight = round == last + 1 && next.contains(&block);
             ensure!(
                 round == oldest || in_flight,
-                "block {block} of writer {writer} is of round {round}, but round {oldest} of it was flushed, and \
-                 the last flush was that of round {last}"
+                "block {block} of writer {writer} is of round {round}, but round {oldest} of it was flushed; the \
+                 last flush was that of round {last}, and that of round {known} was told"
             );
             newer += u64::from(in_flight);
         }
@@ -150,6 +158,16 @@ mod tests {
         wait::until("rounds", Duration::from_secs(60), || Ok(rounds.fewest() > 3)).expect("rounds");
         let flushed = rounds.stop().expect("stopped");
         assert_eq!(verify(device, 7, &flushed).expect("all is there"), 0);
+        // The last rounds may have been flushed without that anybody was told.
+        let told_late = [flushed[0] - 2, flushed[1] - 2];
+        let of_last = |writer| -> u64 {
+            let mut blocks = blocks_of(7, writer, flushed[writer as usize]);
+            blocks.sort_unstable();
+            blocks.dedup();
+            blocks.len() as u64
+        };
+        let newer = verify(device, 7, &told_late).expect("all is there");
+        assert_eq!(newer, of_last(0) + of_last(1));
         assert!(verify(device, 8, &flushed).is_err());
 
         let file = OpenOptions::new().read(true).write(true).open(&path).expect("the file");
@@ -163,6 +181,7 @@ mod tests {
         file.write_all_at(&data, place(1, block)).expect("written");
         let verified = verify(device, 7, &flushed);
         assert_eq!(verified.ok(), blocks_of(7, 1, next).contains(&block).then_some(1));
+        // One after that says that the round before it was flushed, of which nothing is there.
         fill(&mut data, 7, 1, block, flushed[1] + 2);
         file.write_all_at(&data, place(1, block)).expect("written");
         assert!(verify(device, 7, &flushed).is_err());

@@ -69,6 +69,12 @@ impl Rounds {
     }
 }
 
+/// The last round of a writer that had ended for sure: the one that somebody was told of, which may be late, or the one
+/// before the newest of which something is `found`.
+pub(super) fn last_ended(told: u64, found: Option<u64>) -> u64 {
+    told.max(found.unwrap_or(0).saturating_sub(1))
+}
+
 impl Shared {
     fn go_on(&self, writer: u64, work: &impl Fn(u64, u64) -> Result<()>) -> Result<()> {
         let mut round = 0;

@@ -5,6 +5,9 @@
 //! files and syncs the folder; then it appends a record to its log and syncs that. What, follows from the seed, so that
 //! whoever knows the seed and the last round that was synced knows each file, and the log up to its record of that round.
 //! The next round may be there in part: its file as a whole or not at all, and some of its record.
+//!
+//! Which round was the last is known from outside and from what there is, as in [`super::durable`]. So each file begins
+//! with its round.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::rounds::Rounds;
+use super::rounds::{last_ended, Rounds};
 use crate::random::Random;
 
 /// Files of each writer, besides its log.
 const FILES: u64 = 16;
-/// Largest file.
+/// Bytes of the largest file, besides its round.
 const MOST_BYTES: u64 = 48 << 10;
 /// Bytes of a record. No multiple of a block, so that most records share one with the record before.
 const RECORD: usize = 1000;
@@ -41,11 +44,12 @@ pub fn start(
     Rounds::start("synced", writers, work, synced)
 }
 
-/// Looks whether everything that `writers` have synced is in the folder: for each the last round. Returns how many files and
-/// records are of a round that was not synced.
+/// Looks whether everything that `writers` have synced is in the folder: for each the last round that is known. Returns how
+/// many files and records are of a round that was not synced.
 pub fn verify(folder: &Path, seed: u64, synced: &[u64]) -> Result<u64> {
     let mut newer = 0;
-    for (writer, last) in (0..).zip(synced.iter().copied()) {
+    for (writer, told) in (0..).zip(synced.iter().copied()) {
+        let last = last_ended(told, newest(folder, writer)?);
         for number in 0..FILES {
             let is_newer = verify_file(folder, seed, writer, number, last)
                 .with_context(|| format!("file {number} of writer {writer}, last round {last}"))?;
@@ -56,6 +60,30 @@ pub fn verify(folder: &Path, seed: u64, synced: &[u64]) -> Result<u64> {
         newer += u64::from(is_newer);
     }
     Ok(newer)
+}
+
+/// The newest round of which there is something.
+fn newest(folder: &Path, writer: u64) -> Result<Option<u64>> {
+    let mut newest = None;
+    for number in 0..FILES {
+        if let Some(found) = read(&file_of(folder, writer, number))? {
+            // One that is shorter is wrong, and will be found to be.
+            let round = found.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+            newest = newest.max(round);
+        }
+    }
+    let bytes = read(&log_of(folder, writer))?.map_or(0, |log| log.len());
+    let records = bytes.div_ceil(RECORD) as u64;
+    Ok(newest.max(records.checked_sub(1)))
+}
+
+/// What a file has, if there is one.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 fn rewrite(folder: &Path, seed: u64, writer: u64, round: u64) -> Result<()> {
@@ -84,11 +112,7 @@ fn verify_file(folder: &Path, seed: u64, writer: u64, number: u64, last: u64) ->
     // The last round that wrote this file; none has when there were too few.
     let oldest = last.checked_sub(number).map(|since| last - since % FILES);
     let next = (last + 1) % FILES == number;
-    let found = match fs::read(file_of(folder, writer, number)) {
-        Ok(found) => Some(found),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
+    let found = read(&file_of(folder, writer, number))?;
     let is = |round| found.as_ref() == Some(&content(seed, writer, round));
     match oldest {
         Some(round) if is(round) => return Ok(false),
@@ -105,7 +129,7 @@ fn verify_file(folder: &Path, seed: u64, writer: u64, number: u64, last: u64) ->
 
 /// Whether the log has something of the round after the last.
 fn verify_log(folder: &Path, seed: u64, writer: u64, last: u64) -> Result<bool> {
-    let found = fs::read(log_of(folder, writer))?;
+    let found = read(&log_of(folder, writer))?.context("there is none")?;
     let records = last as usize + 1;
     let bytes = records * RECORD;
     ensure!(found.len() >= bytes, "{} bytes of {bytes} that were synced", found.len());
@@ -131,8 +155,8 @@ fn log_of(folder: &Path, writer: u64) -> PathBuf {
 /// What a file has: different for each writer and round, of a length that changes.
 fn content(seed: u64, writer: u64, round: u64) -> Vec<u8> {
     let mut random = Random::mixed(&[seed, writer, round]);
-    let bytes = 1 + random.below(MOST_BYTES);
-    filled(random, bytes as usize)
+    let bytes = random.below(MOST_BYTES) as usize;
+    [round.to_le_bytes().to_vec(), filled(random, bytes)].concat()
 }
 
 fn record(seed: u64, writer: u64, round: u64) -> Vec<u8> {
@@ -195,8 +219,12 @@ mod tests {
             if let Some(before) = last.checked_sub(1) {
                 assert_eq!(verify(&folder, SEED, &[before]).expect("newer"), 2);
             }
-            if let Some(before) = last.checked_sub(2) {
+            // More rounds may have been synced than anybody was told of, and then all of it is there.
+            if let Some(before) = last.checked_sub(3) {
+                assert_eq!(verify(&folder, SEED, &[before]).expect("newer"), 2);
+                fs::remove_file(file_of(&folder, 0, (last - 1) % FILES)).expect("removed");
                 assert!(verify(&folder, SEED, &[before]).is_err());
+                rewrite(&folder, SEED, 0, last - 1).expect("as it was");
             }
             assert!(verify(&folder, SEED, &[last + 1]).is_err());
             let _ = fs::remove_dir_all(&folder);

@@ -10,7 +10,9 @@
 //! | `rules.rs`, `scheduler.rs` | pure: when something is tried again or given up; which request goes next |
 //! | `record.rs` | pure: what of a target goes into the image |
 //! | `target.rs` | a target: its queue, its connections, what is known of the export |
-//! | `connection.rs` | a connection: sending, receiving, connecting, requests in flight |
+//! | `connection.rs` | a connection: how it is made, ended and handed on |
+//! | `sending.rs`, `receiving.rs` | its two sides |
+//! | `slots.rs`, `ended.rs` | requests in flight; those that have ended and are finished later |
 //! | `poller.rs` | the threads |
 //! | `socket.rs`, `socket.h` | the layer on the network |
 //!
@@ -39,9 +41,11 @@
 //! undone has changed nothing in a stream. *abandon*: the threads end; sockets stay with Atom.
 
 mod connection;
+mod ended;
 #[allow(dead_code, unreachable_pub)]
 mod handshake;
 mod poller;
+mod receiving;
 #[allow(dead_code, unreachable_pub)]
 pub(crate) mod record;
 #[allow(dead_code, unreachable_pub)]
@@ -50,6 +54,8 @@ mod reply;
 mod rules;
 #[allow(dead_code, unreachable_pub)]
 mod scheduler;
+mod sending;
+mod slots;
 mod socket;
 mod target;
 #[allow(dead_code, unreachable_pub)]

@@ -73,9 +73,12 @@ impl Poller {
         }
     }
 
-    /// Wakes the thread, if there is one. Any context.
+    /// Wakes the thread, if there is one. Any context. Who finds word left before has nothing to do: the thread takes
+    /// word before it looks, and whoever left it wakes.
     pub(super) fn wake(&self) {
-        self.woken.store(true, Ordering::SeqCst);
+        if self.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let task = self.task.load(Ordering::SeqCst);
         if !task.is_null() {
             // SAFETY: *Thread*.

@@ -154,6 +154,30 @@ fn the_chunks_of_a_structured_reply_come_out_one_by_one() {
 }
 
 #[test]
+fn what_is_received_as_the_head_of_a_reply_never_has_data_of_a_read_in_it() {
+    let hole = sound(1, chunk::OFFSET_HOLE, 2, &[&[0u8; 8][..], &512u32.to_be_bytes()].concat());
+    let shortest = failed(1, chunk::ERROR | 1, 2, error::EIO, b"", &[]);
+    let end = sound(1, chunk::NONE, 2, b"");
+    let structured = data(1, 6, 512, b"ab");
+    let read = [simple(0, 6), b"ab".to_vec()].concat();
+    let cases = [
+        (true, vec![vec![], simple(0, 3), end, shortest, hole], structured),
+        (false, vec![vec![], simple(0, 3), simple(error::EIO, 4)], read),
+    ];
+    for (mode, first, second) in cases {
+        for before in first {
+            let mut parser = Parser::new(mode);
+            let stream = [before, second.clone()].concat();
+            let mut head = &stream[..parser.head_bytes()];
+            while !head.is_empty() {
+                assert_eq!(parser.data(), None, "{head:?} of {stream:?} would be data");
+                head = &head[parser.push(head).unwrap().0..];
+            }
+        }
+    }
+}
+
+#[test]
 fn what_no_server_may_send_is_named() {
     assert_eq!(faults(&[1, 2, 3, 4]), Some(Fault::Magic(0x0102_0304)));
     let unasked = read(&sound(1, chunk::NONE, 1, &[]), false, &[usize::MAX], false);

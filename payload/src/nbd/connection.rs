@@ -19,8 +19,8 @@ use super::record::{self, slot, Orphan, SLOTS};
 use super::reply::{Coverage, Fault, Parser};
 use super::rules::{attempt_ends_ns, ns, overdue_ns, overlap};
 use super::sending::{Sending, BATCH};
-use super::slots::{find, Place, Slot};
-use super::socket::{Bell, Headers, Progress, Socket, Watch};
+use super::slots::{Place, Slot, Slots};
+use super::socket::{Bell, Headers, Page, Progress, Socket, Watch};
 use super::target::Target;
 use super::wire::Request;
 use super::{is_replaced, line};
@@ -113,6 +113,10 @@ pub(super) struct Connection {
     pub(super) bell: Arc<Bell>,
     /// Somebody has left word that there is something to send.
     pub(super) more: AtomicBool,
+    /// Something is in the batch of the sending side.
+    pub(super) unsent: AtomicBool,
+    /// When the poller has something to do, if it is not rung for before; `u64::MAX`: not.
+    due_ns: AtomicU64,
     /// The socket takes data again.
     pub(super) writable: AtomicBool,
     /// The error number of a send that has failed; 0: none. Written with the sending side locked.
@@ -128,16 +132,13 @@ pub(super) struct Connection {
     #[pin]
     pub(super) receiving: Mutex<Receiving>,
     #[pin]
-    pub(super) slots: SpinLock<KVec<Slot>>,
+    pub(super) slots: SpinLock<Slots>,
 }
 
 impl Connection {
     /// One that is not connected. Sleeps.
     pub(super) fn new(index: usize, probes: bool, bell: Arc<Bell>) -> Result<Arc<Self>> {
-        let mut slots = KVec::with_capacity(SLOTS, GFP_KERNEL)?;
-        for _ in 0..SLOTS {
-            slots.push(Slot::FREE, GFP_KERNEL)?;
-        }
+        let slots = Slots::new()?;
         let sending = Sending {
             socket: None,
             headers: Headers::new()?,
@@ -145,7 +146,6 @@ impl Connection {
             done: 0,
             blocked: false,
             generation: 0,
-            turn: 0,
         };
         let mut buffer = KVec::with_capacity(BUFFER_BYTES, GFP_KERNEL)?;
         buffer.resize(BUFFER_BYTES, 0, GFP_KERNEL)?;
@@ -154,6 +154,7 @@ impl Connection {
             watch: None,
             parser: Parser::new(false),
             buffer,
+            behind: Page::new()?,
             current: None,
             began_ns: 0,
             check_ns: 0,
@@ -164,6 +165,8 @@ impl Connection {
                 probes,
                 bell,
                 more: AtomicBool::new(false),
+                unsent: AtomicBool::new(false),
+                due_ns: AtomicU64::new(0),
                 writable: AtomicBool::new(false),
                 failed: AtomicI32::new(0),
                 live: AtomicBool::new(false),
@@ -194,6 +197,10 @@ impl Connection {
     /// Does what is to be done now. Returns when there is something to do again, if nothing happens before.
     pub(super) fn service(&self, target: &Target, now: u64) -> Option<u64> {
         let rung = self.bell.answer();
+        let due_ns = self.due_ns.load(Ordering::Relaxed);
+        if !rung && now < due_ns {
+            return Some(due_ns).filter(|due| *due != u64::MAX);
+        }
         let mut receiving = self.receiving.lock();
         let mut ended = Ended::NONE;
         let checked_ns = receiving.check_ns;
@@ -208,10 +215,15 @@ impl Connection {
         let live = matches!(receiving.phase, Phase::Live);
         let ticks = receiving.check_ns != checked_ns;
         drop(receiving);
+        // Only the poller is here.
+        self.due_ns.store(due.unwrap_or(u64::MAX), Ordering::Relaxed);
         ended.finish();
         if live && (rung || ticks) {
             self.writable.store(true, Ordering::SeqCst);
-            self.pump(target);
+            let sends = [&self.unsent, &self.more].iter().any(|word| word.load(Ordering::SeqCst));
+            if sends || target.has_waiting() {
+                self.pump(target);
+            }
         }
         due
     }
@@ -318,15 +330,15 @@ impl Connection {
             }
             let wanted = handshake.wanted().min(buffer.len());
             let room = buffer.get_mut(..wanted).unwrap_or(&mut []);
-            let Some(bytes) = socket.receive_bytes(room)? else {
+            let Some(received) = socket.receive_bytes(room)? else {
                 return Ok(false);
             };
-            handshake.receive(room.get(..bytes).unwrap_or(&[])).map_err(
-                |refusal| match handshake.words() {
+            handshake.receive(room.get(..received.bytes).unwrap_or(&[])).map_err(|refusal| {
+                match handshake.words() {
                     "" => protocol(format_args!("{refusal}")),
                     words => protocol(format_args!("{refusal}: {words}")),
-                },
-            )?;
+                }
+            })?;
         };
         if self.probes {
             target.probed(Ok(agreed.bytes));
@@ -407,8 +419,8 @@ impl Connection {
             count = count.saturating_add(1);
             back.push_back(flight);
         };
-        if let Some((_, flight)) = receiving.current.take() {
-            keep(flight);
+        if let Some(reading) = receiving.current.take() {
+            keep(reading.flight);
         }
         while let Ok(out) = sending.batch.remove(0) {
             if let Some(flight) = out.flight {
@@ -417,13 +429,14 @@ impl Connection {
         }
         sending.done = 0;
         sending.blocked = false;
+        self.unsent.store(false, Ordering::SeqCst);
         self.failed.store(0, Ordering::SeqCst);
         if let Some(socket) = sending.socket.take() {
             socket.abort();
         }
         let mut orphans = 0u32;
-        for slot in self.slots.lock().iter_mut() {
-            match core::mem::replace(slot, Slot::FREE).place {
+        for at in 0..SLOTS {
+            match self.slots.lock().take(at) {
                 Place::Out(flight) => keep(flight),
                 Place::Orphan => orphans = orphans.saturating_add(1),
                 _ => {}
@@ -486,16 +499,18 @@ impl Connection {
         // What was not begun is forgotten with its slot.
         let from = usize::from(partly);
         while let Ok(out) = sending.batch.remove(from) {
-            if let Some(slot) = self.slots.lock().get_mut(out.slot) {
+            let mut slots = self.slots.lock();
+            if let Some(slot) = slots.at(out.slot) {
                 if slot.op == op::READ && !matches!(slot.place, Place::Done) {
                     self.reads.fetch_sub(1, Ordering::SeqCst);
                 }
-                *slot = Slot::FREE;
+                slots.take(out.slot);
             }
         }
         for out in sending.batch.iter_mut() {
             out.flight = None;
         }
+        self.unsent.store(partly, Ordering::SeqCst);
         receiving.current = None;
         let mut orphans = 0u32;
         for slot in self.slots.lock().iter_mut() {
@@ -568,8 +583,8 @@ impl Connection {
         let mut slots = self.slots.lock();
         let mut count = 0u32;
         for orphan in orphans {
-            let place = slot(orphan.cookie).and_then(|at| slots.get_mut(at)).ok_or(EINVAL)?;
-            *place = Slot {
+            let at = slot(orphan.cookie).ok_or(EINVAL)?;
+            let slot = Slot {
                 place: Place::Orphan,
                 cookie: orphan.cookie,
                 sector: orphan.sector,
@@ -580,6 +595,7 @@ impl Connection {
                 op: orphan.op,
                 unsent: false,
             };
+            slots.put(at, slot);
             if orphan.op == op::READ {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
@@ -587,7 +603,7 @@ impl Connection {
         }
         // Data of a request that is not there can only be that of a position that was made up.
         if let Some((cookie, _, _)) = found.parser.data() {
-            find(&mut slots, cookie).map_err(|_| EINVAL)?;
+            slots.find(cookie).map_err(|_| EINVAL)?;
         }
         sending.generation = found.generation;
         sending.socket = Some(socket);

@@ -5,12 +5,13 @@
 use core::sync::atomic::Ordering;
 
 use kernel::prelude::*;
+use kernel::sync::SpinLockGuard;
 
 use super::connection::{protocol, Connection, Lost, Phase, BUFFER_BYTES};
 use super::ended::Ended;
 use super::reply::{Event, Parser};
-use super::slots::{find, Place};
-use super::socket::{Gather, Socket, Watch};
+use super::slots::{Place, Slot, Slots};
+use super::socket::{Gather, Page, Received, Socket, Watch};
 use super::target::Target;
 use super::wire::{verdict, Verdict};
 use crate::abi::request::op;
@@ -20,14 +21,47 @@ use crate::flight::Flight;
 /// Calls to receive in one pass of the poller over a connection.
 const RECEIVE_ROUNDS: usize = 128;
 
+/// Longest beginning of a reply that is received together with the data before it.
+const HEAD_BYTES: usize = 32;
+
+/// A read whose data is being received.
+pub(super) struct Reading {
+    slot: usize,
+    /// First byte of the read, on the export.
+    start: u64,
+    pub(super) flight: Flight,
+}
+
+impl Reading {
+    /// Takes a read from its slot. `None` when it is not there: it was let go of.
+    fn begin(at: usize, slot: &mut Slot) -> Option<Self> {
+        let start = slot.sector.saturating_mul(512);
+        match core::mem::replace(&mut slot.place, Place::Lent) {
+            Place::Out(flight) => Some(Self { slot: at, start, flight }),
+            other => {
+                slot.place = other;
+                None
+            }
+        }
+    }
+
+    /// Where a byte of the export lies in its data.
+    fn place(&self, offset: u64) -> u32 {
+        // It was checked that the chunk lies within the read, whose length is 32 bits.
+        offset.saturating_sub(self.start) as u32
+    }
+}
+
 /// The receiving side.
 pub(super) struct Receiving {
     pub(super) phase: Phase,
     pub(super) watch: Option<Watch>,
     pub(super) parser: Parser,
     pub(super) buffer: KVec<u8>,
+    /// Where the beginning of the reply goes that comes behind the data of a read.
+    pub(super) behind: Page,
     /// The read whose data is being received.
-    pub(super) current: Option<(usize, Flight)>,
+    pub(super) current: Option<Reading>,
     /// When this attempt, or this connection, began.
     pub(super) began_ns: u64,
     /// When to look for overdue answers.
@@ -42,44 +76,54 @@ impl Connection {
         receiving: &mut Receiving,
         ended: &mut Ended,
     ) -> Result<(), Lost> {
+        let socket = match &receiving.watch {
+            Some(watch) => watch.socket().clone(),
+            None => return Err(Lost::Network(EINVAL)),
+        };
         for _ in 0..RECEIVE_ROUNDS {
-            let socket = match &receiving.watch {
-                Some(watch) => watch.socket().clone(),
-                None => return Err(Lost::Network(EINVAL)),
+            let received = match receiving.parser.data() {
+                Some((cookie, offset, left)) => {
+                    self.receive_data(target, &socket, receiving, (cookie, offset, left), ended)?
+                }
+                None => self.receive_replies(target, &socket, receiving, ended)?,
             };
-            if let Some((cookie, offset, left)) = receiving.parser.data() {
-                let Some(bytes) = self.receive_data(&socket, receiving, cookie, offset, left)?
-                else {
-                    return Ok(());
-                };
-                self.took(target, receiving, cookie, bytes, ended)?;
-                continue;
-            }
-            // While no read is in flight nothing but short replies can come; else not more is taken than the
-            // head of a reply, so that the data behind it goes into its pages at once.
-            let wanted = match (self.reads.load(Ordering::SeqCst), receiving.parser.structured()) {
-                (0, _) => BUFFER_BYTES,
-                (_, true) if receiving.parser.between_replies() => 28,
-                (_, false) if receiving.parser.between_replies() => 16,
-                _ => receiving.parser.wanted().min(BUFFER_BYTES),
-            };
-            let mut buffer = core::mem::take(&mut receiving.buffer);
-            let room = buffer.get_mut(..wanted).unwrap_or(&mut []);
-            let outcome = match socket.receive_bytes(room) {
-                Ok(Some(bytes)) => self
-                    .parse(target, receiving, room.get(..bytes).unwrap_or(&[]), ended)
-                    .map(|()| true),
-                Ok(None) => Ok(false),
-                Err(error) => Err(Lost::Network(error)),
-            };
-            receiving.buffer = buffer;
-            if !outcome? {
+            // What comes later rings.
+            if !received.is_some_and(|received| received.more) {
                 return Ok(());
             }
         }
         // There may be more; others are to have their turn.
         self.ring();
         Ok(())
+    }
+
+    /// Receives replies as far as they are known to be no data.
+    fn receive_replies(
+        &self,
+        target: &Target,
+        socket: &Socket,
+        receiving: &mut Receiving,
+        ended: &mut Ended,
+    ) -> Result<Option<Received>, Lost> {
+        // While no read is in flight nothing but short replies can come; else not more is taken than the head of a
+        // reply, so that the data behind it goes into its pages at once.
+        let wanted = match self.reads.load(Ordering::SeqCst) {
+            0 => BUFFER_BYTES,
+            _ if receiving.parser.between_replies() => receiving.parser.head_bytes(),
+            _ => receiving.parser.wanted().min(BUFFER_BYTES),
+        };
+        let mut buffer = core::mem::take(&mut receiving.buffer);
+        let room = buffer.get_mut(..wanted).unwrap_or(&mut []);
+        let outcome = match socket.receive_bytes(room) {
+            Ok(Some(received)) => {
+                let bytes = room.get(..received.bytes).unwrap_or(&[]);
+                self.parse(target, receiving, bytes, ended).map(|()| Some(received))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(Lost::Network(error)),
+        };
+        receiving.buffer = buffer;
+        outcome
     }
 
     /// Goes over bytes that were received, which may be data as well.
@@ -95,8 +139,8 @@ impl Connection {
                 let length = bytes.len().min(left as usize);
                 let (head, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
                 self.lend(receiving, cookie)?;
-                if let Some((at, flight)) = &receiving.current {
-                    let from = self.place_of(*at, offset);
+                if let Some(reading) = &receiving.current {
+                    let (flight, from) = (&reading.flight, reading.place(offset));
                     let mut done = 0usize;
                     while let Some(rest) = head.get(done..).filter(|rest| !rest.is_empty()) {
                         let mut gather = Gather::new();
@@ -121,53 +165,59 @@ impl Connection {
         Ok(())
     }
 
-    /// Where a byte of the export lies in the data of the read of a slot.
-    fn place_of(&self, at: usize, offset: u64) -> u32 {
-        let slots = self.slots.lock();
-        let start = slots.get(at).map_or(0, |slot| slot.sector.saturating_mul(512));
-        // It was checked that the chunk lies within the read, whose length is 32 bits.
-        offset.saturating_sub(start) as u32
-    }
-
     /// Has the read of a cookie at hand, whose data comes next. An orphan has none.
     fn lend(&self, receiving: &mut Receiving, cookie: u64) -> Result<(), Lost> {
-        if receiving.current.is_some() {
-            return Ok(());
-        }
-        let mut slots = self.slots.lock();
-        let (at, slot) = find(&mut slots, cookie)?;
-        match core::mem::replace(&mut slot.place, Place::Lent) {
-            Place::Out(flight) => receiving.current = Some((at, flight)),
-            other => slot.place = other,
+        if receiving.current.is_none() {
+            let mut slots = self.slots.lock();
+            let (at, slot) = slots.find(cookie)?;
+            receiving.current = Reading::begin(at, slot);
         }
         Ok(())
     }
 
-    /// Receives data of a read into its pages, or that of an orphan into nothing.
+    /// Receives data of a read into its pages, or that of an orphan into nothing. The beginning of the next reply comes
+    /// with it, when it is there already.
     fn receive_data(
         &self,
+        target: &Target,
         socket: &Socket,
         receiving: &mut Receiving,
-        cookie: u64,
-        offset: u64,
-        left: u32,
-    ) -> Result<Option<u32>, Lost> {
+        (cookie, offset, left): (u64, u64, u32),
+        ended: &mut Ended,
+    ) -> Result<Option<Received>, Lost> {
         self.lend(receiving, cookie)?;
-        let bytes = match &receiving.current {
-            Some((at, flight)) => {
-                let mut gather = Gather::new();
-                let from = self.place_of(*at, offset);
-                if gather.data(flight.data_from(from), left) == 0 {
-                    return Err(Lost::Network(EIO));
-                }
-                socket.receive(&gather)?
+        let Some(reading) = &receiving.current else {
+            let length = receiving.buffer.len().min(left as usize);
+            let room = receiving.buffer.get_mut(..length).unwrap_or(&mut []);
+            let received = socket.receive_bytes(room)?;
+            if let Some(received) = received {
+                self.took(target, receiving, cookie, received.bytes as u32, ended)?;
             }
-            None => {
-                let length = receiving.buffer.len().min(left as usize);
-                socket.receive_bytes(receiving.buffer.get_mut(..length).unwrap_or(&mut []))?
-            }
+            return Ok(received);
         };
-        Ok(bytes.map(|bytes| bytes as u32))
+        let mut gather = Gather::new();
+        let data = gather.data(reading.flight.data_from(reading.place(offset)), left);
+        if data == 0 {
+            return Err(Lost::Network(EIO));
+        }
+        if data == left {
+            let head = receiving.parser.head_bytes().min(HEAD_BYTES);
+            // Without room for it, it is received by itself.
+            let _ = gather.page(&receiving.behind, head as u32);
+        }
+        let Some(received) = socket.receive(&gather)? else {
+            return Ok(None);
+        };
+        // Both are at most what was asked for.
+        let of_data = received.bytes.min(data as usize);
+        self.took(target, receiving, cookie, of_data as u32, ended)?;
+        let mut head = [0; HEAD_BYTES];
+        let behind = head.get_mut(..received.bytes.saturating_sub(of_data)).unwrap_or(&mut []);
+        if !behind.is_empty() {
+            receiving.behind.read(behind);
+            self.parse(target, receiving, behind, ended)?;
+        }
+        Ok(Some(received))
     }
 
     /// Some of the data was taken.
@@ -184,13 +234,14 @@ impl Connection {
             return Ok(());
         }
         // A chunk has ended: the read goes back to its slot, because another reply may come first.
-        if let Some((at, flight)) = receiving.current.take() {
-            if let Some(slot) = self.slots.lock().get_mut(at) {
-                slot.place = Place::Out(flight);
+        let mut slots = self.slots.lock();
+        if let Some(reading) = receiving.current.take() {
+            if let Some(slot) = slots.at(reading.slot) {
+                slot.place = Place::Out(reading.flight);
             }
         }
         match over {
-            Some(_) => self.over(target, cookie, ended),
+            Some(_) => self.over(target, slots, cookie, ended),
             None => Ok(()),
         }
     }
@@ -207,48 +258,55 @@ impl Connection {
             Event::Simple { cookie, error } => {
                 let structured = receiving.parser.structured();
                 let mut slots = self.slots.lock();
-                let (_, slot) = find(&mut slots, cookie)?;
+                let (at, slot) = slots.find(cookie)?;
                 if error != 0 || slot.op != op::READ {
                     slot.error = error;
-                    drop(slots);
-                    return self.over(target, cookie, ended);
+                    return self.over(target, slots, cookie, ended);
                 }
                 if structured {
                     return Err(protocol(format_args!("a read was answered by a simple reply")));
                 }
                 let (start, bytes) = (slot.sector.saturating_mul(512), slot.bytes);
                 slot.covered.add(0, bytes)?;
+                receiving.current = Reading::begin(at, slot);
                 receiving.parser.expect(cookie, start, bytes);
                 Ok(())
             }
-            Event::Data { cookie, offset, bytes, .. } => self.chunk(cookie, offset, bytes, false),
+            Event::Data { cookie, offset, bytes, .. } => {
+                receiving.current = self.chunk(cookie, offset, bytes)?;
+                Ok(())
+            }
             Event::Hole { cookie, offset, bytes, done } => {
-                self.chunk(cookie, offset, bytes, true)?;
+                if let Some(reading) = self.chunk(cookie, offset, bytes)? {
+                    zero(&reading.flight, reading.place(offset), bytes);
+                    if let Some(slot) = self.slots.lock().at(reading.slot) {
+                        slot.place = Place::Out(reading.flight);
+                    }
+                }
                 if done {
-                    return self.over(target, cookie, ended);
+                    return self.over(target, self.slots.lock(), cookie, ended);
                 }
                 Ok(())
             }
             Event::Failed { cookie, error, done } => {
                 let mut slots = self.slots.lock();
-                let (_, slot) = find(&mut slots, cookie)?;
+                let (_, slot) = slots.find(cookie)?;
                 if slot.error == 0 {
                     slot.error = error;
                 }
-                drop(slots);
                 if done {
-                    return self.over(target, cookie, ended);
+                    return self.over(target, slots, cookie, ended);
                 }
                 Ok(())
             }
-            Event::End { cookie } => self.over(target, cookie, ended),
+            Event::End { cookie } => self.over(target, self.slots.lock(), cookie, ended),
         }
     }
 
-    /// Checks a chunk of a read before any of its data is taken, and fills a hole with zeroes.
-    fn chunk(&self, cookie: u64, offset: u64, bytes: u32, hole: bool) -> Result<(), Lost> {
+    /// Checks a chunk of a read before any of its data is taken, and takes the read. An orphan has none.
+    fn chunk(&self, cookie: u64, offset: u64, bytes: u32) -> Result<Option<Reading>, Lost> {
         let mut slots = self.slots.lock();
-        let (_, slot) = find(&mut slots, cookie)?;
+        let (at, slot) = slots.find(cookie)?;
         let start = slot.sector.saturating_mul(512);
         let end = start.saturating_add(u64::from(slot.bytes));
         let chunk_end = offset.checked_add(u64::from(bytes));
@@ -262,63 +320,56 @@ impl Connection {
         // Both were just found to lie within the read, whose length is 32 bits.
         let from = offset.saturating_sub(start) as u32;
         if matches!(slot.place, Place::Orphan) {
-            return Ok(());
+            return Ok(None);
         }
         slot.covered.add(from, bytes)?;
-        if !hole {
-            return Ok(());
-        }
-        match core::mem::replace(&mut slot.place, Place::Lent) {
-            Place::Out(flight) => {
-                drop(slots);
-                zero(&flight, from, bytes);
-                if let Ok((_, slot)) = find(&mut self.slots.lock(), cookie) {
-                    slot.place = Place::Out(flight);
-                }
-            }
-            other => slot.place = other,
-        }
-        Ok(())
+        Ok(Reading::begin(at, slot))
     }
 
     /// The reply to a request is complete.
-    fn over(&self, target: &Target, cookie: u64, ended: &mut Ended) -> Result<(), Lost> {
-        let mut slots = self.slots.lock();
-        let (_, slot) = find(&mut slots, cookie)?;
+    fn over(
+        &self,
+        target: &Target,
+        mut slots: SpinLockGuard<'_, Slots>,
+        cookie: u64,
+        ended: &mut Ended,
+    ) -> Result<(), Lost> {
+        let (at, slot) = slots.find(cookie)?;
         let short = slot.op == op::READ && slot.error == 0 && !slot.covered.is_whole(slot.bytes);
         if short && !matches!(slot.place, Place::Orphan) {
             return Err(protocol(format_args!("a read was answered in part")));
         }
+        let outcome = match verdict(slot.op, slot.error) {
+            Verdict::Ends(outcome) => outcome,
+            // The slot stays as it is, and the request is sent again with all others.
+            Verdict::SendAgain => {
+                return Err(Lost::Other(Text::new("the server is shutting down")));
+            }
+        };
         if slot.op == op::READ {
             self.reads.fetch_sub(1, Ordering::SeqCst);
         }
         self.answered.fetch_add(1, Ordering::Relaxed);
-        let outcome = match verdict(slot.op, slot.error) {
-            Verdict::Ends(outcome) => outcome,
-            Verdict::SendAgain => {
-                // The slot stays as it is, and the request is sent again with all others.
-                if slot.op == op::READ {
-                    self.reads.fetch_add(1, Ordering::SeqCst);
-                }
-                return Err(Lost::Other(Text::new("the server is shutting down")));
-            }
-        };
-        let unsent = slot.unsent;
-        match core::mem::replace(&mut slot.place, Place::Free) {
-            Place::Out(flight) => {
-                slot.place = if unsent { Place::Done } else { Place::Free };
-                drop(slots);
-                ended.add(flight, outcome);
-            }
+        match slot.place {
             Place::Lent => slot.place = Place::Answered(outcome),
+            Place::Out(_) if slot.unsent => {
+                if let Place::Out(flight) = core::mem::replace(&mut slot.place, Place::Done) {
+                    drop(slots);
+                    ended.add(flight, outcome);
+                }
+            }
+            Place::Out(_) => {
+                if let Place::Out(flight) = slots.take(at) {
+                    drop(slots);
+                    ended.add(flight, outcome);
+                }
+            }
             Place::Orphan => {
+                slots.take(at);
                 drop(slots);
                 target.orphans_gone(1);
             }
-            other => {
-                slot.place = other;
-                return Err(protocol(format_args!("a request was answered twice")));
-            }
+            _ => return Err(protocol(format_args!("a request was answered twice"))),
         }
         Ok(())
     }

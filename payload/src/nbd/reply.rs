@@ -124,6 +124,10 @@ impl Coverage {
     pub fn add(&mut self, from: u32, bytes: u32) -> Result<(), Fault> {
         let end = from.checked_add(bytes).ok_or(Fault::Length(bytes))?;
         let mut whole = (from, end);
+        // Most reads are answered by one chunk.
+        if self.count == 0 {
+            return self.keep(whole);
+        }
         let mut next = Self::NONE;
         for &(start, stop) in self.pieces.iter().take(self.count) {
             match () {
@@ -190,6 +194,16 @@ impl Parser {
         match self.state {
             State::Data { cookie, offset, left, .. } => Some((cookie, offset, left)),
             _ => None,
+        }
+    }
+
+    /// Bytes of the replies to reads up to where the data begins. No reply is so short that its data, or the data of
+    /// the next one, would begin before.
+    pub const fn head_bytes(&self) -> usize {
+        if self.structured {
+            CHUNK_BYTES + 8
+        } else {
+            SIMPLE_BYTES
         }
     }
 

@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use super::connection::Connection;
 use super::ended::Ended;
-use super::record::{cookie, SLOTS};
+use super::record::cookie;
 use super::reply::Coverage;
 use super::slots::{Place, Slot};
 use super::socket::{Gather, Headers, Socket};
@@ -48,8 +48,6 @@ pub(super) struct Sending {
     /// The socket took nothing, and has not said since that it does.
     pub(super) blocked: bool,
     pub(super) generation: u64,
-    /// Where the search for a free slot begins.
-    pub(super) turn: usize,
 }
 
 impl Connection {
@@ -110,10 +108,12 @@ impl Connection {
 
     /// Takes requests from the queue into free slots and the batch.
     fn fill(&self, target: &Target, sending: &mut Sending, ended: &mut Ended) {
-        while self.is_live() && sending.batch.len() < BATCH {
-            let Some(at) = self.free_slot(sending.turn) else {
-                return;
-            };
+        if !target.has_waiting() {
+            return;
+        }
+        let mut free = self.slots.lock().free();
+        while self.is_live() && sending.batch.len() < BATCH && free != 0 {
+            let at = free.trailing_zeros() as usize;
             let Some(flight) = target.next() else {
                 return;
             };
@@ -129,7 +129,7 @@ impl Connection {
                 ended.add(flight, status::OK);
                 continue;
             }
-            sending.turn = at.wrapping_add(1);
+            free &= free.wrapping_sub(1);
             sending.generation = sending.generation.saturating_add(1);
             sending.headers.write(at, &request.to_bytes());
             let data = if code == op::WRITE { bytes } else { 0 };
@@ -151,20 +151,13 @@ impl Connection {
             if code == op::READ {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
-            if let Some(place) = self.slots.lock().get_mut(at) {
-                *place = slot;
-            }
+            self.slots.lock().put(at, slot);
+            // Before it is sent, so that whoever finds the socket writable meanwhile finds this too.
+            self.unsent.store(true, Ordering::SeqCst);
             let bytes = data.saturating_add(REQUEST_BYTES as u32);
             // There is room: it was looked for.
             let _ = sending.batch.push_within_capacity(Outgoing { slot: at, flight, bytes });
         }
-    }
-
-    /// A free slot, the first one from `turn` on. Only the sending side takes slots, so it stays free.
-    fn free_slot(&self, turn: usize) -> Option<usize> {
-        let slots = self.slots.lock();
-        let free = |at: &usize| slots.get(*at).is_some_and(|s| matches!(s.place, Place::Free));
-        (0..SLOTS).map(|step| turn.wrapping_add(step) % SLOTS).find(free)
     }
 
     /// The socket has taken so many bytes of the batch.
@@ -182,22 +175,25 @@ impl Connection {
             };
             self.sent.fetch_add(1, Ordering::Relaxed);
             let mut slots = self.slots.lock();
-            let Some(slot) = slots.get_mut(out.slot) else {
+            let Some(slot) = slots.at(out.slot) else {
                 continue;
             };
             slot.unsent = false;
             match (&slot.place, out.flight) {
                 (Place::Answered(outcome), Some(flight)) => {
                     let outcome = *outcome;
-                    *slot = Slot::FREE;
+                    slots.take(out.slot);
                     drop(slots);
                     ended.add(flight, outcome);
                 }
                 (_, Some(flight)) => slot.place = Place::Out(flight),
-                (Place::Done, None) => *slot = Slot::FREE,
+                (Place::Done, None) => {
+                    slots.take(out.slot);
+                }
                 (_, None) => {}
             }
         }
+        self.unsent.store(false, Ordering::SeqCst);
     }
 }
 

@@ -8,7 +8,7 @@
 use kernel::prelude::*;
 
 use super::connection::{protocol, Lost};
-use super::record::{slot, Orphan};
+use super::record::{slot, Orphan, SLOTS};
 use super::reply::Coverage;
 use crate::flight::Flight;
 
@@ -45,7 +45,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) const FREE: Self = Self {
+    const FREE: Self = Self {
         place: Place::Free,
         cookie: 0,
         sector: 0,
@@ -68,14 +68,77 @@ impl Slot {
     }
 }
 
-/// The slot of a cookie that is in flight.
-pub(super) fn find(slots: &mut KVec<Slot>, cookie: u64) -> Result<(usize, &mut Slot), Lost> {
-    let unknown = || protocol(format_args!("a reply has the unknown cookie {cookie:#x}"));
-    let at = slot(cookie).ok_or_else(unknown)?;
-    let slot = slots.get_mut(at).ok_or_else(unknown)?;
-    match slot.place {
-        Place::Free | Place::Done | Place::Answered(_) => Err(unknown()),
-        _ if slot.cookie != cookie => Err(unknown()),
-        _ => Ok((at, slot)),
+/// All slots of a connection.
+pub(super) struct Slots {
+    all: KVec<Slot>,
+    /// Those that are free, bit for bit.
+    free: u64,
+}
+
+const _: () = assert!(SLOTS as u32 == u64::BITS);
+
+impl Slots {
+    /// All free. Sleeps.
+    pub(super) fn new() -> Result<Self> {
+        let mut all = KVec::with_capacity(SLOTS, GFP_KERNEL)?;
+        for _ in 0..SLOTS {
+            all.push(Slot::FREE, GFP_KERNEL)?;
+        }
+        Ok(Self { all, free: u64::MAX })
     }
+
+    /// Those that are free, bit for bit. Only the sending side takes slots, so that they stay free while it is locked.
+    pub(super) fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// The one at a place.
+    pub(super) fn at(&mut self, at: usize) -> Option<&mut Slot> {
+        self.all.get_mut(at)
+    }
+
+    /// Puts a request into a slot.
+    pub(super) fn put(&mut self, at: usize, slot: Slot) {
+        if let Some(place) = self.all.get_mut(at) {
+            *place = slot;
+            self.free &= !bit(at);
+        }
+    }
+
+    /// Frees a slot, and returns where its request was.
+    pub(super) fn take(&mut self, at: usize) -> Place {
+        match self.all.get_mut(at) {
+            Some(slot) => {
+                self.free |= bit(at);
+                core::mem::replace(&mut slot.place, Place::Free)
+            }
+            None => Place::Free,
+        }
+    }
+
+    /// The slot of a cookie that is in flight.
+    pub(super) fn find(&mut self, cookie: u64) -> Result<(usize, &mut Slot), Lost> {
+        let unknown = || protocol(format_args!("a reply has the unknown cookie {cookie:#x}"));
+        let at = slot(cookie).ok_or_else(unknown)?;
+        let slot = self.all.get_mut(at).ok_or_else(unknown)?;
+        match slot.place {
+            Place::Free | Place::Done | Place::Answered(_) => Err(unknown()),
+            _ if slot.cookie != cookie => Err(unknown()),
+            _ => Ok((at, slot)),
+        }
+    }
+
+    /// All of them, to look at.
+    pub(super) fn iter(&self) -> core::slice::Iter<'_, Slot> {
+        self.all.iter()
+    }
+
+    /// All of them. None is freed or taken that way.
+    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, Slot> {
+        self.all.iter_mut()
+    }
+}
+
+fn bit(at: usize) -> u64 {
+    1u64.checked_shl(at as u32).unwrap_or(0)
 }

@@ -12,6 +12,7 @@
 
 static const unsigned int ATOM_SK_ALLOCATION = offsetof(struct sock, sk_allocation);
 static const unsigned int ATOM_SK_USE_TASK_FRAG = offsetof(struct sock, sk_use_task_frag);
+static const unsigned int ATOM_SK_SHUTDOWN = offsetof(struct sock, sk_shutdown);
 static const gfp_t ATOM_GFP_RESERVES = GFP_NOIO | __GFP_MEMALLOC;
 static const unsigned int ATOM_NONBLOCK = O_NONBLOCK;
 static const unsigned int ATOM_TCP = IPPROTO_TCP;
@@ -22,3 +23,4 @@ static const long ATOM_NO_TIMEOUT = MAX_SCHEDULE_TIMEOUT;
 
 static_assert(sizeof_field(struct sock, sk_allocation) == sizeof(gfp_t));
 static_assert(sizeof_field(struct sock, sk_use_task_frag) == 1);
+static_assert(sizeof_field(struct sock, sk_shutdown) == 1);

@@ -16,9 +16,9 @@
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::marker::{PhantomData, PhantomPinned};
-use core::mem::zeroed;
+use core::mem::{zeroed, MaybeUninit};
 use core::ptr::{addr_of_mut, null_mut, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use kernel::bindings;
 use kernel::error::to_result;
@@ -102,6 +102,15 @@ pub(super) enum Progress {
     Done,
     /// It goes on by itself; who waits for the socket is woken.
     UnderWay,
+}
+
+/// What was received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    pub(super) bytes: usize,
+    /// There may be more, or the end. Else the socket was empty behind it and not at its end, and whoever waits for
+    /// it is woken by what comes.
+    pub(super) more: bool,
 }
 
 // What becomes of a socket when it is dropped.
@@ -338,11 +347,35 @@ impl Socket {
         Ok(None)
     }
 
+    /// What a call to receive has returned.
+    fn received(&self, result: c_int, message: &bindings::msghdr) -> Result<Option<Received>> {
+        match u32::try_from(result) {
+            Ok(0) => Err(EPIPE),
+            Ok(bytes) => {
+                let more = message.msg_inq != 0 || self.is_ending();
+                Ok(Some(Received { bytes: bytes as usize, more }))
+            }
+            Err(_) if result.unsigned_abs() == bindings::EAGAIN => Ok(None),
+            Err(_) => Err(Error::from_errno(result)),
+        }
+    }
+
+    /// Whether the connection has ended or failed, which may have woken for the last time. It is looked at after
+    /// the call to receive, and is said before whoever waits is woken, so that nobody misses an end.
+    fn is_ending(&self) -> bool {
+        // SAFETY: *Held*; the offset is that of the member in this kernel, which others change at any time.
+        unsafe {
+            let start = self.sk().cast::<u8>();
+            AtomicU8::from_ptr(start.add(extra::ATOM_SK_SHUTDOWN as usize)).load(Ordering::SeqCst)
+                != 0
+        }
+    }
+
     /// Receives what is there into pages. `None`: nothing is there, and whoever waits for it is woken.
     /// Errors: `EPIPE` at the end of the stream.
-    pub(super) fn receive(&self, gather: &Gather<'_>) -> Result<Option<usize>> {
+    pub(super) fn receive(&self, gather: &Gather<'_>) -> Result<Option<Received>> {
         let _reserves = Reserves::enter();
-        let mut message = gather.message(bindings::ITER_DEST);
+        let mut message = asks_for_rest(gather.message(bindings::ITER_DEST));
         // SAFETY: *Held*. The pieces are valid while `gather` is.
         let result = unsafe {
             bindings::sock_recvmsg(
@@ -351,13 +384,13 @@ impl Socket {
                 (bindings::MSG_DONTWAIT | bindings::MSG_NOSIGNAL) as c_int,
             )
         };
-        received(result)
+        self.received(result, &message)
     }
 
     /// The same into bytes.
-    pub(super) fn receive_bytes(&self, bytes: &mut [u8]) -> Result<Option<usize>> {
+    pub(super) fn receive_bytes(&self, bytes: &mut [u8]) -> Result<Option<Received>> {
         let _reserves = Reserves::enter();
-        let mut message = message();
+        let mut message = asks_for_rest(message());
         let mut vec = bindings::kvec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: *Held*; the bytes are valid for the call.
         let result = unsafe {
@@ -370,7 +403,7 @@ impl Socket {
                 (bindings::MSG_DONTWAIT | bindings::MSG_NOSIGNAL) as c_int,
             )
         };
-        received(result)
+        self.received(result, &message)
     }
 }
 
@@ -391,13 +424,11 @@ impl Drop for Socket {
     }
 }
 
-fn received(result: c_int) -> Result<Option<usize>> {
-    match u32::try_from(result) {
-        Ok(0) => Err(EPIPE),
-        Ok(bytes) => Ok(Some(bytes as usize)),
-        Err(_) if result.unsigned_abs() == bindings::EAGAIN => Ok(None),
-        Err(_) => Err(Error::from_errno(result)),
-    }
+/// Has the network say how much is left. One that does not leaves the number as it is.
+fn asks_for_rest(mut message: bindings::msghdr) -> bindings::msghdr {
+    message.set_msg_get_inq(true);
+    message.msg_inq = 1;
+    message
 }
 
 /// A message without a name and without control data.
@@ -408,19 +439,21 @@ fn message() -> bindings::msghdr {
 
 /// Pieces of memory in the order in which they are sent or received.
 ///
-/// INVARIANT: The first `count` vectors are pieces of pages that stay for as long as `'a`, of `bytes` in all.
+/// INVARIANT: The first `count` vectors were written, and are pieces of pages that stay for as long as `'a`, of `bytes`
+/// in all.
 pub(super) struct Gather<'a> {
-    vectors: [bindings::bio_vec; MAX_PIECES],
+    vectors: [MaybeUninit<bindings::bio_vec>; MAX_PIECES],
     count: usize,
     bytes: usize,
     _pages: PhantomData<&'a ()>,
 }
 
 impl<'a> Gather<'a> {
-    /// Empty.
+    /// Empty. The vectors are written as they are needed: clearing them all for each message costs more than most
+    /// messages do.
+    #[inline]
     pub(super) fn new() -> Self {
-        // SAFETY: Numbers and a pointer, for which zero is a value.
-        let vectors = unsafe { zeroed() };
+        let vectors = [const { MaybeUninit::uninit() }; MAX_PIECES];
         Self { vectors, count: 0, bytes: 0, _pages: PhantomData }
     }
 
@@ -438,7 +471,7 @@ impl<'a> Gather<'a> {
         let Some(vector) = self.vectors.get_mut(self.count) else {
             return false;
         };
-        *vector = bindings::bio_vec { bv_page: page, bv_len: bytes, bv_offset: offset };
+        vector.write(bindings::bio_vec { bv_page: page, bv_len: bytes, bv_offset: offset });
         self.count = self.count.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes as usize);
         true
@@ -465,7 +498,13 @@ impl<'a> Gather<'a> {
         let at = Headers::offset(slot).saturating_add(from);
         let bytes = (REQUEST_BYTES as u32).saturating_sub(from);
         // INVARIANT: The page is that of `headers`, which is borrowed for as long as `'a`.
-        self.push(headers.page.as_ptr(), at, bytes)
+        self.push(headers.page.raw.as_ptr(), at, bytes)
+    }
+
+    /// Adds the first bytes of a page of ours. Returns whether it had room.
+    pub(super) fn page(&mut self, page: &'a Page, bytes: u32) -> bool {
+        // INVARIANT: It is borrowed for as long as `'a`.
+        self.push(page.raw.as_ptr(), 0, bytes.min(PAGE_BYTES))
     }
 
     fn message(&self, direction: u32) -> bindings::msghdr {
@@ -475,7 +514,7 @@ impl<'a> Gather<'a> {
             bindings::iov_iter_bvec(
                 &mut message.msg_iter,
                 direction,
-                self.vectors.as_ptr(),
+                self.vectors.as_ptr().cast(),
                 self.count,
                 self.bytes,
             );
@@ -504,28 +543,71 @@ impl<'a> Gather<'a> {
     }
 }
 
-/// A page with the headers of the requests of a connection, one for each slot, because they have to stay
-/// until the socket has taken them.
+/// A page of ours, for what is sent and received beside the data of requests.
 ///
-/// INVARIANT: It is a page of ours.
-pub(super) struct Headers {
-    page: NonNull<bindings::page>,
+/// INVARIANT: Its only reference is ours.
+pub(super) struct Page {
+    raw: NonNull<bindings::page>,
 }
 
-// SAFETY: A page may be used from all threads; it is written through `&mut` only.
-unsafe impl Send for Headers {}
+// SAFETY: A page may be used from all threads. The network writes into it while it is in a message; nobody else has
+// it then.
+unsafe impl Send for Page {}
 // SAFETY: As above.
-unsafe impl Sync for Headers {}
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Gets one, full of zeroes. Sleeps.
+    pub(super) fn new() -> Result<Self> {
+        // SAFETY: Has no precondition.
+        let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL | bindings::__GFP_ZERO, 0) };
+        // INVARIANT: It was allocated just now.
+        NonNull::new(page).map(|raw| Self { raw }).ok_or(ENOMEM)
+    }
+
+    /// Writes bytes from `offset` on, as far as they lie within it.
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let offset = offset.min(PAGE_BYTES as usize);
+        let length = bytes.len().min((PAGE_BYTES as usize).saturating_sub(offset));
+        // SAFETY: The page is ours, nobody reads it meanwhile, and the bytes lie within it.
+        unsafe {
+            let start = bindings::kmap_local_page(self.raw.as_ptr()).cast::<u8>();
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(offset), length);
+            bindings::kunmap_local(start.cast());
+        }
+    }
+
+    /// Reads its first bytes.
+    pub(super) fn read(&mut self, bytes: &mut [u8]) {
+        let length = bytes.len().min(PAGE_BYTES as usize);
+        // SAFETY: The page is ours, nobody writes to it meanwhile, and the bytes lie within it. It was zeroed.
+        unsafe {
+            let start = bindings::kmap_local_page(self.raw.as_ptr()).cast::<u8>();
+            core::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), length);
+            bindings::kunmap_local(start.cast());
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant; no message uses it any more.
+        unsafe { bindings::__free_pages(self.raw.as_ptr(), 0) };
+    }
+}
+
+/// The headers of the requests of a connection, one for each slot, because they have to stay until the socket has
+/// taken them.
+pub(super) struct Headers {
+    page: Page,
+}
 
 const _: () = assert!(super::record::SLOTS * REQUEST_BYTES <= PAGE_BYTES as usize);
 
 impl Headers {
-    /// Gets a page. Sleeps.
+    /// Gets a page for them. Sleeps.
     pub(super) fn new() -> Result<Self> {
-        // SAFETY: Has no precondition.
-        let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL, 0) };
-        // INVARIANT: Its only reference is ours.
-        NonNull::new(page).map(|page| Self { page }).ok_or(ENOMEM)
+        Ok(Self { page: Page::new()? })
     }
 
     fn offset(slot: usize) -> u32 {
@@ -535,20 +617,7 @@ impl Headers {
 
     /// Writes the header of a slot.
     pub(super) fn write(&mut self, slot: usize, bytes: &[u8; REQUEST_BYTES]) {
-        let offset = Self::offset(slot.min(super::record::SLOTS.saturating_sub(1))) as usize;
-        // SAFETY: The page is ours, nobody reads it meanwhile, and the header lies within it.
-        unsafe {
-            let start = bindings::kmap_local_page(self.page.as_ptr()).cast::<u8>();
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(offset), REQUEST_BYTES);
-            bindings::kunmap_local(start.cast());
-        }
-    }
-}
-
-impl Drop for Headers {
-    fn drop(&mut self) {
-        // SAFETY: By the invariant; no message reads it any more.
-        unsafe { bindings::__free_pages(self.page.as_ptr(), 0) };
+        self.page.write(Self::offset(slot) as usize, bytes);
     }
 }
 

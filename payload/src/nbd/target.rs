@@ -455,9 +455,14 @@ impl Target {
         }
     }
 
+    /// Whether a request waits to be sent.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) != 0
+    }
+
     /// The request that goes next.
     pub(super) fn next(&self) -> Option<Flight> {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if !self.has_waiting() {
             return None;
         }
         let mut queue = self.queue.lock();

@@ -32,7 +32,7 @@ use core::fmt;
 
 use super::abi::image::{Fields, ImageError};
 use super::abi::text::Text;
-use super::shape::{read_name, Kind, Shape};
+use super::shape::{new_name, read_name, Kind, Shape};
 use super::spec::{Made, MAX_MADE_BYTES};
 
 /// The version of the encoding.
@@ -313,7 +313,7 @@ impl<'a> Command<'a> {
 
 impl<'a> Compose<'a> {
     fn decode(fields: &mut Fields<'a>) -> Result<Self, ProtocolError> {
-        let name = decode_name(fields)?;
+        let name = decode_new_name(fields)?;
         let block_bytes = fields.u32()?;
         let (hw_queues, queue_depth) = (fields.u16()?, fields.u16()?);
         if fields.u32()? != 0 {
@@ -324,7 +324,7 @@ impl<'a> Compose<'a> {
 }
 
 fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
-    let name = decode_name(fields)?;
+    let name = decode_new_name(fields)?;
     let kind = Kind::from_code(fields.u32()?)
         .filter(Kind::is_simple)
         .ok_or(ProtocolError::Invalid("kind"))?;
@@ -341,6 +341,11 @@ fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
 
 fn decode_name(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {
     read_name(fields)?.ok_or(ProtocolError::Invalid("name"))
+}
+
+fn decode_new_name(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {
+    let name = decode_name(fields)?;
+    new_name(name.as_str()).ok_or(ProtocolError::Invalid("name"))
 }
 
 /// An absolute path without bytes behind its end.

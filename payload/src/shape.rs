@@ -191,6 +191,12 @@ pub fn name(text: &str) -> Option<Text> {
     fits.then(|| Text::new(text))
 }
 
+/// Takes a name for a new volume: one that fits and is none of a folder, because it is to stand in `/dev/atom`. An image
+/// may have others, from before this was looked at.
+pub fn new_name(text: &str) -> Option<Text> {
+    name(text).filter(|_| !matches!(text, "." | ".."))
+}
+
 /// Reads a name. Rejects bytes behind its end.
 pub fn read_name(fields: &mut Fields<'_>) -> Result<Option<Text>, ImageError> {
     let raw = Text::from_bytes(fields.array()?);

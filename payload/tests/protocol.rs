@@ -227,3 +227,22 @@ fn a_volume_that_atom_could_not_have_is_refused() {
         assert!(bad.shape().is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn a_new_volume_is_never_named_like_a_folder() {
+    let name = Text::new("..");
+    let create = Create {
+        name,
+        kind: Kind::Ram,
+        bytes: 1 << 20,
+        block_bytes: 4096,
+        hw_queues: 1,
+        queue_depth: 1,
+    };
+    let refused = Err(ProtocolError::Invalid("name"));
+    assert_eq!(Command::decode(&encoded(&Command::Create(create))), refused);
+    let bytes = encoded(&Command::Create(Create { name: Text::new("..."), ..create }));
+    assert!(Command::decode(&bytes).is_ok());
+    // What is there, from before this was looked at, can still go.
+    assert!(Command::decode(&encoded(&Command::Destroy { name })).is_ok());
+}

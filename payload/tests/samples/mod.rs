@@ -11,7 +11,7 @@ use atom_payload::history::{Failure, History};
 use atom_payload::latency::OpLatency;
 use atom_payload::limits::{Facts, Limits};
 use atom_payload::protocol::Output;
-use atom_payload::shape::{name, Description, Kind, Shape, VolumeId, MAX_VOLUMES};
+use atom_payload::shape::{new_name, Description, Kind, Shape, VolumeId, MAX_VOLUMES};
 use atom_payload::spec::{
     Address, Layout, Made, Nbd, OnFailure, Source, Target, Terms, MAX_MADE_BYTES,
 };
@@ -22,7 +22,8 @@ use proptest::prelude::*;
 pub const NEXT_SERIAL: u32 = 1_000_000;
 
 pub fn names() -> impl Strategy<Value = Text> {
-    "[A-Za-z0-9._-]{1,63}".prop_map(|text| name(&text).unwrap())
+    let text = "[A-Za-z0-9._-]{1,63}".prop_filter("a folder", |text| text != "." && text != "..");
+    text.prop_map(|text| new_name(&text).unwrap())
 }
 
 pub fn kinds() -> impl Strategy<Value = Kind> {
@@ -96,7 +97,7 @@ fn kept(slot: usize, device: u32, kind: Kind, label: &str) -> Description {
         device,
         shape: Shape::new(kind, bytes, block, 2, 64).unwrap(),
         pages: if kind == Kind::Ram { 7919 } else { 0 },
-        name: name(label).unwrap(),
+        name: new_name(label).unwrap(),
     }
 }
 
@@ -189,7 +190,7 @@ pub fn kept_composed() -> Description {
         queue_depth: 32,
     };
     let id = VolumeId::new(7, 99).unwrap();
-    Description { id, device: 11, shape, pages: 101, name: name("over").unwrap() }
+    Description { id, device: 11, shape, pages: 101, name: new_name("over").unwrap() }
 }
 
 /// Ten failures, of which eight are remembered.

@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::kmod::{self, Loaded};
 use crate::problem::{Problem, Result};
 use crate::progress::Progress;
+use crate::volume;
 
 /// What an upgrade needs of a machine. [`Local`] is the real one; tests have one that fails on demand.
 pub trait Node {
@@ -34,6 +35,8 @@ pub trait Node {
     fn devices(&self) -> Result<Vec<DeviceInfo>>;
     /// The reports that Atom keeps, newest first.
     fn reports(&self) -> Result<Vec<Report>>;
+    /// Names of the volumes that only a payload with a newer schema than this one can have.
+    fn beyond(&self, schema: u32) -> Result<Vec<String>>;
     /// Makes the changes that are asked for, and returns Atom's settings after them.
     fn settings(&self, wanted: &Settings) -> Result<Settings>;
     /// Warm handoff.
@@ -163,6 +166,10 @@ impl Node for Local {
 
     fn now(&self) -> Duration {
         self.opened.elapsed()
+    }
+
+    fn beyond(&self, schema: u32) -> Result<Vec<String>> {
+        volume::beyond(&self.control, schema)
     }
 
     fn read_canary(&self, device: &DeviceInfo, limit: Duration) -> std::result::Result<(), String> {

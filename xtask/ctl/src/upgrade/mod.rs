@@ -133,6 +133,12 @@ fn carry_out<N: Node>(
     settled: &Settled,
     mut report: UpgradeReport,
 ) -> UpgradeReport {
+    // One that is not asked for anything is not asked for its volumes.
+    if !settled.drain.forsake {
+        if let Err(why) = plan.check_volumes(node) {
+            return refused(report, &why);
+        }
+    }
     report.warnings.extend(settled.notes.iter().cloned());
     match &plan.way {
         Way::Warm(way) => warm::run(node, plan, way, settled, report),

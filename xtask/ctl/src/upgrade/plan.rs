@@ -79,6 +79,25 @@ impl Plan {
         };
         Ok(Self { live, target, way })
     }
+
+    /// Checks that the next payload can have the volumes of the live one, which is asked for them. Atom could say no more
+    /// than that there is no image for them.
+    pub(super) fn check_volumes<N: Node>(&self, node: &N) -> Result<(), Refused> {
+        let Some(stamp) = &self.target.stamp else {
+            return Ok(());
+        };
+        let beyond = node
+            .beyond(stamp.schema.read_max)
+            .map_err(|problem| Refused::situation(problem.in_one_line(), problem.remedy))?;
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        let (version, names) = (self.target.version(), beyond.join(", "));
+        Err(Refused::situation(
+            format!("payload {version} has no client, and these volumes need one: {names}"),
+            "upgrade to a payload from 2.0.0 on, or destroy these volumes first",
+        ))
+    }
 }
 
 fn nothing_live(site: &Site) -> Refused {

@@ -76,6 +76,23 @@ fn a_warm_upgrade_commits_and_unloads_the_old_payload() {
 }
 
 #[test]
+fn volumes_that_the_next_payload_cannot_have_are_named_before_anything_is_done() {
+    let node = machine();
+    node.beyond.borrow_mut().extend(["data".to_owned(), "more".to_owned()]);
+    for report in [warm(&node), cold(&node)] {
+        assert_eq!(report.outcome, Outcome::Refused);
+        let reason = report.reason.unwrap();
+        assert!(
+            reason.contains("1.1.0 has no client") && reason.contains("data, more"),
+            "{reason}"
+        );
+        assert!(report.remedy.unwrap().contains("2.0.0"));
+    }
+    assert_eq!(node.calls(), [""; 0]);
+    assert_eq!(node.serving(), "1.0.0");
+}
+
+#[test]
 fn a_warm_upgrade_that_keeps_the_old_payload_parks_it() {
     let node = machine();
     let report = upgrade(&node, file("1.1.0"), None, true);

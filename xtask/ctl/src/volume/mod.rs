@@ -108,9 +108,9 @@ pub fn kind(name: &str) -> Option<Kind> {
     [Kind::Null, Kind::Ram].into_iter().find(|kind| kind.name() == name)
 }
 
-/// A name that a volume can have. `.` and `..` are names of folders, so they cannot stand in `/dev/atom`.
+/// A name that a volume can have.
 pub fn name(text: &str) -> Result<Text> {
-    shape::name(text).filter(|_| !matches!(text, "." | "..")).ok_or_else(|| {
+    shape::new_name(text).ok_or_else(|| {
         Problem::usage(
             format!("A volume cannot be named {text:?}"),
             "a name has 1 to 63 letters, digits, dashes, underscores and dots, and is not . or ..",
@@ -136,12 +136,42 @@ pub fn create(commands: &impl Commands, create: &Create) -> Result<u32> {
 
 /// Removes a volume, its device and its data.
 pub fn destroy(commands: &impl Commands, name: Text) -> Result<()> {
-    done(commands, &Command::Destroy { name }, || format!("Volume {name} was not destroyed"))
+    let what = || format!("Volume {name} was not destroyed");
+    let answer = match answer_to(commands, &Command::Destroy { name })? {
+        Err(Errno::EBUSY) => {
+            let requests = owed(commands, name)?;
+            return Err(refusal::in_use(what(), name, requests));
+        }
+        answer => answer.map_err(|errno| refusal::plain(what(), errno))?,
+    };
+    answers::decode_done(&answer).map_err(|error| garbled(&error))
+}
+
+/// Requests of a volume that have not ended.
+fn owed(commands: &impl Commands, name: Text) -> Result<u32> {
+    let entries = entries(commands)?;
+    let entry = entries.iter().find(|entry| entry.volume.name == name);
+    let devices = commands.devices()?;
+    let device =
+        entry.and_then(|entry| devices.iter().find(|device| device.id == entry.volume.device));
+    Ok(device.map_or(0, |device| device.owed))
 }
 
 /// All volumes, as the list of the live payload has them: without their targets.
 pub fn list(commands: &impl Commands) -> Result<Vec<VolumeEntry>> {
     Ok(entries(commands)?.iter().map(|entry| described(&entry.volume, &entry.counts)).collect())
+}
+
+/// Names of the volumes that no image up to this schema has a place for. They are asked for only where the live payload can
+/// have some.
+pub fn beyond(commands: &impl Commands, schema: u32) -> Result<Vec<String>> {
+    if schema >= CLIENT_SCHEMA || !commands.live()?.has_client {
+        return Ok(Vec::new());
+    }
+    let entries = entries(commands)?;
+    let volumes = entries.iter().map(|entry| &entry.volume);
+    let over_targets = volumes.filter(|volume| !volume.shape.kind.is_simple());
+    Ok(over_targets.map(|volume| volume.name.as_str().to_owned()).collect())
 }
 
 /// Name of the volume of `/dev/atomN`.
@@ -199,10 +229,17 @@ fn send(
     command: &Command<'_>,
     what: impl Fn() -> String,
 ) -> Result<Vec<u8>> {
+    answer_to(commands, command)?.map_err(|errno| refusal::plain(what(), errno))
+}
+
+/// Sends a command, and returns the answer or the error with which the payload refuses it.
+fn answer_to(
+    commands: &impl Commands,
+    command: &Command<'_>,
+) -> Result<std::result::Result<Vec<u8>, Errno>> {
     let mut buffer = vec![0; MAX_COMMAND_BYTES];
     let length = command.encode(&mut buffer).map_err(|error| garbled(&error))?;
-    let answer = commands.command(buffer.get(..length).unwrap_or(&buffer))?;
-    answer.map_err(|errno| refusal::plain(what(), errno))
+    commands.command(buffer.get(..length).unwrap_or(&buffer))
 }
 
 fn garbled(error: &ProtocolError) -> Problem {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! What a payload refuses, for people: what did not happen, why, and what to do. Pure.
 
+use atom_abi::text::Text;
 use atom_payload::answers::Refused;
 use nix::errno::Errno;
 
@@ -16,6 +17,24 @@ pub(super) fn plain(what: String, errno: Errno) -> Problem {
         errno => errno.desc().to_owned(),
     };
     Problem::refused(what, why, remedy(errno))
+}
+
+/// A volume that somebody has open, and perhaps cannot close, because so many of its requests have not ended.
+pub(super) fn in_use(what: String, name: Text, requests: u32) -> Problem {
+    let busy = plain(what.clone(), Errno::EBUSY);
+    if requests == 0 {
+        return busy;
+    }
+    let count = if requests == 1 { "a request has" } else { &format!("{requests} requests have") };
+    Problem::refused(
+        what,
+        format!("{}, and {count} not ended", busy.why),
+        format!(
+            "{}; if it cannot be closed because a target is away (atomctl volume show {name}), have the server \
+             return, or end the requests with an error: atomctl upgrade --at-deadline fail",
+            busy.remedy
+        ),
+    )
 }
 
 /// A refusal with a reason. `targets` are those of the command, in their order.
@@ -112,6 +131,15 @@ mod tests {
         assert_eq!(refused(Errno::EIO, Some(7), "").why, "target 8: I/O error");
         let odd = Refused { errno: u32::MAX, target: None, why: "" };
         assert_eq!(with_reason(String::new(), &odd, &[]).why, "error 4294967295");
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_closed_is_told_from_one_that_is_only_open() {
+        let [open, stuck] = [0, 3].map(|requests| in_use(String::new(), Text::new("db"), requests));
+        assert_eq!(open.why, plain(String::new(), Errno::EBUSY).why);
+        assert!(stuck.why.contains("3 requests have not ended"), "{}", stuck.why);
+        assert!(stuck.remedy.contains("volume show db"), "{}", stuck.remedy);
+        assert!(in_use(String::new(), Text::new("db"), 1).why.contains("a request has not"));
     }
 
     #[test]

@@ -144,6 +144,10 @@ impl Node for FakeNode {
         self.now.get()
     }
 
+    fn beyond(&self, schema: u32) -> Result<Vec<String>> {
+        Ok(self.beyond.borrow().iter().filter(|_| schema < 4).cloned().collect())
+    }
+
     fn read_canary(&self, device: &DeviceInfo, _: Duration) -> std::result::Result<(), String> {
         match self.fails(Step::Canary) {
             true => Err(format!("a read of atom{} failed", device.id)),

@@ -77,6 +77,8 @@ pub struct FakeNode {
     pub reports: RefCell<Vec<Report>>,
     /// Modules that use Atom and are no payloads.
     pub strangers: RefCell<Vec<String>>,
+    /// Volumes that need schema 4.
+    pub beyond: RefCell<Vec<String>>,
     pub now: Cell<Duration>,
     /// An Atom of ABI 1.0.
     pub first: Cell<bool>,

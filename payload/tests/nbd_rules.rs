@@ -12,7 +12,7 @@ use atom_payload::nbd::record::{
 };
 use atom_payload::nbd::reply::Parser;
 use atom_payload::nbd::rules::{
-    earlier, fails_ns, ns, overdue_ns, overlap, wait_ms, BackOff, Limit,
+    earlier, fails_ns, ns, overdue_ns, overlap, wait_ms, Attempts, BackOff, Limit,
 };
 use atom_payload::nbd::scheduler::{Fifo, Line, ReadsFirst, Schedule, MAX_OVERTAKEN};
 use atom_payload::spec::Terms;
@@ -37,6 +37,37 @@ fn attempts_end_when_they_are_used_up() {
     back_off.fail(ns(1100), &terms);
     assert_eq!(back_off.due_ns(&terms), None);
     assert!(!back_off.is_exhausted(&Terms::DEFAULT), "without a limit they go on");
+}
+
+#[test]
+fn further_connections_that_are_refused_delay_and_use_up_nothing_of_the_first() {
+    let terms = Terms { retries: 3, ..Terms::DEFAULT };
+    let mut attempts = Attempts::default();
+    for round in 0..20 {
+        attempts.fail(1, false, ns(round), &terms);
+        attempts.fail(2, false, ns(round), &terms);
+    }
+    assert_eq!(attempts.due_ns(0, true, &terms), Some(0), "the first is made at once");
+    assert_eq!(attempts.due_ns(3, false, &terms), Some(0), "and so is one that was not tried");
+    let longest = ns(19 + u64::from(terms.retry_ms));
+    assert_eq!(attempts.due_ns(1, false, &terms), Some(longest), "each waits for itself, for ever");
+    attempts.connected();
+    assert_eq!(attempts.due_ns(1, false, &terms), Some(0));
+}
+
+#[test]
+fn attempts_of_a_target_without_a_connection_are_counted_and_used_up() {
+    let terms = Terms { retries: 2, ..Terms::DEFAULT };
+    let mut attempts = Attempts::of(BackOff { failed: 1, next_ns: ns(7) });
+    assert_eq!(attempts.due_ns(0, true, &terms), Some(ns(7)));
+    attempts.pause(ns(2));
+    assert_eq!(attempts.due_ns(0, true, &terms), Some(ns(9)));
+    attempts.fail(0, true, ns(9), &terms);
+    assert_eq!(attempts.due_ns(0, true, &terms), None);
+    // A connection that was of use and is lost begins anew, though not at once.
+    attempts.ended(0, true, ns(50));
+    assert_eq!(attempts.due_ns(0, true, &terms), Some(ns(150)));
+    assert_eq!(attempts.alone.failed, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! Times are nanoseconds of one clock that never goes back; a pause of an upgrade is taken out of them by
 //! [`later`].
 
-use crate::spec::Terms;
+use crate::spec::{Terms, MAX_CONNECTIONS};
 
 /// Time between the first attempt that failed and the next, in milliseconds.
 pub const FIRST_RETRY_MS: u64 = 100;
@@ -54,6 +54,65 @@ impl BackOff {
         match self.is_exhausted(terms) {
             true => None,
             false => Some(self.next_ns),
+        }
+    }
+}
+
+/// All attempts of a target: those to have a connection at all, and those to have one more. The latter wait each for
+/// itself, and end nothing: a server that takes one client only refuses them for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Attempts {
+    /// While there is no connection.
+    pub alone: BackOff,
+    further: [BackOff; MAX_CONNECTIONS as usize],
+}
+
+impl Attempts {
+    /// As they were left while there was no connection.
+    pub fn of(alone: BackOff) -> Self {
+        Self { alone, ..Self::default() }
+    }
+
+    /// When the next one for the connection `index` is due, `alone` when there is no other; `None`: never.
+    pub fn due_ns(&self, index: usize, alone: bool, terms: &Terms) -> Option<u64> {
+        match alone {
+            true => self.alone.due_ns(terms),
+            false => self.further.get(index).map(|further| further.next_ns),
+        }
+    }
+
+    /// One has failed, or what it has made has ended too soon.
+    pub fn fail(&mut self, index: usize, alone: bool, now_ns: u64, terms: &Terms) {
+        if let Some(back_off) = self.of_connection(index, alone) {
+            back_off.fail(now_ns, terms);
+        }
+    }
+
+    /// A connection has ended that was of use. The next attempt is not made at once, because it may have been shut down
+    /// by a payload that is about to take over.
+    pub fn ended(&mut self, index: usize, alone: bool, now_ns: u64) {
+        if let Some(back_off) = self.of_connection(index, alone) {
+            let next_ns = now_ns.saturating_add(ns(FIRST_RETRY_MS));
+            *back_off = BackOff { next_ns, ..BackOff::NONE };
+        }
+    }
+
+    /// There is a first connection: others may be made at once.
+    pub fn connected(&mut self) {
+        self.further = Default::default();
+    }
+
+    /// Nothing was due for so long.
+    pub fn pause(&mut self, paused_ns: u64) {
+        for back_off in self.further.iter_mut().chain([&mut self.alone]) {
+            back_off.next_ns = later(back_off.next_ns, paused_ns);
+        }
+    }
+
+    fn of_connection(&mut self, index: usize, alone: bool) -> Option<&mut BackOff> {
+        match alone {
+            true => Some(&mut self.alone),
+            false => self.further.get_mut(index),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::connection::{Connection, Lost};
 use super::handshake::{Agreed, Blocks, Goal, Handshake};
 use super::poller::{self, Poller};
 use super::record::{Record, State as Past, Writer};
-use super::rules::{earlier, fails_ns, later, ns, BackOff, Limit, FIRST_RETRY_MS};
+use super::rules::{earlier, fails_ns, later, ns, Attempts, BackOff, Limit};
 #[cfg(not(payload_schema = "5"))]
 use super::scheduler::Fifo as Order;
 #[cfg(payload_schema = "5")]
@@ -94,7 +94,7 @@ struct State {
     /// Since when it has a connection, or has none.
     since_ns: u64,
     failed: bool,
-    back_off: BackOff,
+    attempts: Attempts,
     reconnects: u64,
     protocol_errors: u64,
     last_error: Text,
@@ -330,7 +330,7 @@ impl Target {
             blocks: agreed.blocks,
             since_ns: state.since_ns,
             failed: state.failed,
-            back_off: state.back_off,
+            back_off: state.attempts.alone,
             reconnects: state.reconnects,
             resent: self.resent.load(Ordering::Relaxed),
             protocol_errors: state.protocol_errors,
@@ -621,20 +621,21 @@ impl Target {
         if probes {
             return state.probing.then_some(0);
         }
-        let wanted = match self.live.load(Ordering::SeqCst) {
-            0 => index == 0,
-            _ => self.is_multi(),
+        let alone = self.live.load(Ordering::SeqCst) == 0;
+        let wanted = match alone {
+            true => index == 0,
+            false => self.is_multi(),
         };
         if !wanted {
             return None;
         }
-        state.back_off.due_ns(&self.terms)
+        state.attempts.due_ns(index, alone, &self.terms)
     }
 
     /// Attempts that have failed count no more once somebody has asked for one.
     fn forgive(&self, state: &mut State) {
         if self.retry.swap(false, Ordering::SeqCst) {
-            state.back_off = BackOff::NONE;
+            state.attempts = Attempts::default();
         }
     }
 
@@ -701,6 +702,7 @@ impl Target {
             let away = now.saturating_sub(state.since_ns) / ns(1000);
             state.since_ns = now;
             state.failed = false;
+            state.attempts.connected();
             self.fails.store(false, Ordering::SeqCst);
             if again {
                 state.reconnects = state.reconnects.saturating_add(1);
@@ -725,6 +727,7 @@ impl Target {
     pub(super) fn lost(&self, index: usize, lost: &Lost, lived_ns: Option<u64>, now: u64) {
         let before = self.live.fetch_and(!(1 << index), Ordering::SeqCst);
         let last = before == 1 << index;
+        let alone = before & !(1 << index) == 0;
         let why = lost.why();
         let mut state = self.state.lock();
         state.last_error = why;
@@ -732,12 +735,8 @@ impl Target {
             state.protocol_errors = state.protocol_errors.saturating_add(1);
         }
         match lived_ns {
-            Some(lived_ns) if lived_ns >= STABLE_NS => {
-                // Not at once: it may have been shut down by a payload that is about to take over.
-                let next_ns = now.saturating_add(ns(FIRST_RETRY_MS));
-                state.back_off = BackOff { next_ns, ..BackOff::NONE };
-            }
-            _ => state.back_off.fail(now, &self.terms),
+            Some(lived_ns) if lived_ns >= STABLE_NS => state.attempts.ended(index, alone, now),
+            _ => state.attempts.fail(index, alone, now, &self.terms),
         }
         if last {
             state.since_ns = now;
@@ -777,7 +776,7 @@ impl Target {
         let counts = self.resumed.load(Ordering::SeqCst) && !suspended();
         let at = fails_ns(state.since_ns, &self.terms).filter(|_| counts);
         if counts && !state.failed {
-            if state.back_off.is_exhausted(&self.terms) {
+            if state.attempts.alone.is_exhausted(&self.terms) {
                 self.fail(&mut state, Text::new("all attempts to connect have failed"));
             } else if at.is_some_and(|at| now >= at) {
                 self.fail(&mut state, Text::new("there was no connection in time"));
@@ -865,7 +864,7 @@ impl Target {
         self.connections.iter().for_each(|connection| connection.shift(paused_ns));
         let mut state = self.state.lock();
         state.since_ns = later(state.since_ns, paused_ns);
-        state.back_off.next_ns = later(state.back_off.next_ns, paused_ns);
+        state.attempts.pause(paused_ns);
         drop(state);
         self.resumed.store(true, Ordering::SeqCst);
         self.wake_up();
@@ -968,7 +967,7 @@ impl State {
             agreed: None,
             since_ns: now,
             failed: false,
-            back_off: BackOff::NONE,
+            attempts: Attempts::default(),
             reconnects: 0,
             protocol_errors: 0,
             last_error: Text::EMPTY,
@@ -989,10 +988,10 @@ impl State {
             agreed: Some(agreed).filter(|agreed| agreed.bytes != 0),
             since_ns: past.since_ns.min(now),
             failed: past.failed,
-            back_off: BackOff {
+            attempts: Attempts::of(BackOff {
                 failed: past.back_off.failed,
                 next_ns: past.back_off.next_ns.min(now.saturating_add(ns(60_000))),
-            },
+            }),
             reconnects: past.reconnects,
             protocol_errors: past.protocol_errors,
             last_error: past.last_error,

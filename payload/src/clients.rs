@@ -133,6 +133,8 @@ pub(crate) fn image_bytes(volumes: &Volumes, schema: u32) -> Option<usize> {
         let made = composed.made().map_err(|_| ())?;
         bytes = bytes.saturating_add(composed_bytes(&made, nbd::record::MAX_RECORD_BYTES));
         if schema < SCHEMA_TARGETS {
+            let name = volume.name();
+            pr_err!("volume {}: only a payload with the client can have it\n", name.as_str());
             return Err(());
         }
         Ok(())
@@ -156,11 +158,11 @@ pub(crate) fn export(
     for (at, target) in composed.targets().iter().enumerate() {
         image.target(id, at, target.pages(), target.history(), |op| target.latency(op))?;
         if target.is_remote() {
-            let length = match parked {
-                true => target.record(&mut memory.0).map_err(|_| ImageError::Inconsistent)?,
-                // Whoever adopts a checkpoint connects anew.
-                false => 0,
+            let written = match parked {
+                true => target.record(&mut memory.0),
+                false => target.checkpoint(&mut memory.0),
             };
+            let length = written.map_err(|_| ImageError::Inconsistent)?;
             let record = memory.0.get(..length).ok_or(ImageError::NoRoom)?;
             image.nbd(id, at, record)?;
         }

@@ -318,6 +318,14 @@ impl Target {
         }
     }
 
+    /// Writes what a checkpoint has of it beside what was measured.
+    pub(crate) fn checkpoint(&self, out: &mut [u8]) -> Result<usize> {
+        match &self.kind {
+            Kind::Nbd(nbd) => nbd.checkpoint(out),
+            _ => Ok(0),
+        }
+    }
+
     /// Why a request has not ended.
     pub(crate) fn explain(&self, code: u8, sector: u64) -> Text {
         match &self.kind {

@@ -268,7 +268,8 @@ impl Target {
     ///
     /// After a `checkpoint` nobody knows where the connections are in their streams, nor which there are, because it
     /// is older than they may be. All that there are are shut down and stay with Atom, because a thread of the dead
-    /// payload may still use them. The record may be empty then.
+    /// payload may still use them. The export must be as the checkpoint says. The record of an earlier release is
+    /// empty then.
     pub(crate) fn adopt(
         spec: &Nbd<'_>,
         terms: &Terms,
@@ -305,6 +306,8 @@ impl Target {
             [] => State { first: Some(Ok(())), ..State::new(0) },
             bytes => State::of_past(&Record::decode(bytes).map_err(|_| protocol_errno())?.state),
         };
+        // What has become of its connection since then is not known.
+        (state.failed, state.attempts) = (false, Attempts::default());
         state.since_ns = now_ns();
         let target = Self::new(spec, terms, key, state, true)?;
         for connection in target.serving() {
@@ -322,23 +325,8 @@ impl Target {
         for connection in self.serving() {
             live = live.saturating_add(usize::from(connection.record()?.is_some()));
         }
-        let state = self.state.lock();
-        let agreed = state.agreed.unwrap_or(NOTHING);
-        let past = Past {
-            bytes: agreed.bytes,
-            flags: agreed.flags,
-            blocks: agreed.blocks,
-            since_ns: state.since_ns,
-            failed: state.failed,
-            back_off: state.attempts.alone,
-            reconnects: state.reconnects,
-            resent: self.resent.load(Ordering::Relaxed),
-            protocol_errors: state.protocol_errors,
-            last_error: state.last_error,
-        };
-        drop(state);
         let full = |_| ENOSPC;
-        let mut writer = Writer::new(out, &past, live).map_err(full)?;
+        let mut writer = Writer::new(out, &self.past(), live).map_err(full)?;
         for connection in self.serving() {
             let Some(record) = connection.record()? else {
                 continue;
@@ -355,6 +343,29 @@ impl Target {
             outcome?;
         }
         Ok(writer.finish())
+    }
+
+    /// Writes what goes into a checkpoint: what the export is like, and no connection, because whoever adopts it
+    /// connects anew. At any time. Errors: `ENOSPC`.
+    pub(crate) fn checkpoint(&self, out: &mut [u8]) -> Result<usize> {
+        Ok(Writer::new(out, &self.past(), 0).map_err(|_| ENOSPC)?.finish())
+    }
+
+    fn past(&self) -> Past {
+        let state = self.state.lock();
+        let agreed = state.agreed.unwrap_or(NOTHING);
+        Past {
+            bytes: agreed.bytes,
+            flags: agreed.flags,
+            blocks: agreed.blocks,
+            since_ns: state.since_ns,
+            failed: state.failed,
+            back_off: state.attempts.alone,
+            reconnects: state.reconnects,
+            resent: self.resent.load(Ordering::Relaxed),
+            protocol_errors: state.protocol_errors,
+            last_error: state.last_error,
+        }
     }
 
     /// What the export can do.

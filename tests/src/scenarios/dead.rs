@@ -4,6 +4,7 @@
 //!
 //! The modules of dead payloads cannot be unloaded, so these scenarios end with the machine.
 
+use std::fs::OpenOptions;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use anyhow::{ensure, Context as _, Result};
 use atom_abi::control::{cause, outcome, payload_state, setting, Report, Settings};
 use atom_abi::lifecycle::Place;
 use atom_abi::version::reason;
+use atom_payload::shown::TargetState;
+use atom_payload::spec::Layout;
 use atomctl::control::Control;
 use atomctl::drain::{AtDeadline, Drain};
 use atomctl::kmod;
@@ -18,8 +21,10 @@ use atomctl::node::Node;
 use atomctl::volume;
 
 use super::Context;
+use crate::composed::{self, first_target, until_target_is, Target};
 use crate::load::fio::{Fio, Shape};
 use crate::queue;
+use crate::server::{self, At, Server};
 use crate::site::{Site, Spec};
 use crate::wait;
 
@@ -90,6 +95,73 @@ pub fn a_live_payload_that_oopses_is_replaced_by_its_checkpoint(
     let module = kmod::remove("payload_test_fault_too");
     ensure!(module.is_err(), "a dead module was unloaded");
     load.stop().map(drop)
+}
+
+pub fn a_payload_that_dies_leaves_its_servers_to_the_next_one(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let good = site.node().status()?.live;
+    let file = server::file("server.disk", 64)?;
+    let disk = file.display().to_string();
+    let mut server = Server::nbdkit("server", At::free_port()?, &["file", &disk])?;
+    let target = Target::nbd(server.at(), "").retries_each(Duration::from_millis(500));
+    let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
+    let load = Fio::start(&volume.device, Shape { depth: 16, bytes: 8 << 20, verify: true })?;
+    queue::write_words(&volume.device, 4000, &[40, 41])?;
+    flush(&volume.device)?;
+
+    context.step("an oops in a command, under load");
+    let before = first_target(&site, "data")?.ports();
+    let bad = site.insert_with(&site.file("fault-client"), &faults(COMMAND, 1))?;
+    let report = site.node().control().switch(bad, DEADLINE)?;
+    ensure!(report.outcome == outcome::DONE, "{}", report.refusal);
+    dies(|control| volume::list(control).map(drop));
+    gone_back(&site, bad)?;
+    let report = site.node().control().switch(good, PATIENCE)?;
+    ensure!(report.outcome == outcome::DONE, "{}", report.refusal);
+    let view = until_target_is(&site, "data", TargetState::Ready, PATIENCE)?;
+    ensure!(view.ports() != before, "it is the connection of the dead one: {view:?}");
+    let begun = queue::stat(&volume.device)?.writes;
+    wait::until("more writes", PATIENCE, || Ok(queue::stat(&volume.device)?.writes > begun + 200))?;
+    context.fact("verified_ios", load.stop()?.ios);
+    ensure!(queue::read_words(&volume.device, 4000, 2)? == [Some(40), Some(41)], "wrong data");
+    wait::until("one connection is left", PATIENCE, || {
+        let seen = server.seen()?;
+        Ok(seen.connects >= 2 && seen.disconnects + 1 == seen.connects)
+    })?;
+
+    context.step("another is forsaken, and the export shrinks meanwhile");
+    queue::write_words(&volume.device, 5000, &[50])?;
+    flush(&volume.device)?;
+    server.kill()?;
+    until_target_is(&site, "data", TargetState::Retrying, PATIENCE)?;
+    let next = site.insert(&site.file("2.1.0"))?;
+    let drain = Drain { deadline: DEADLINE, at_deadline: AtDeadline::Abort, forsake: true };
+    let report = site.node().control().switch(next, drain)?;
+    ensure!(report.outcome == outcome::DONE, "{}", report.refusal);
+    let small = server::file("small", 32)?.display().to_string();
+    server.start_again_with(&disk, &small)?;
+    wait::until("it is said that it is smaller", PATIENCE, || {
+        let status = first_target(&site, "data")?.status;
+        ensure!(status.state != TargetState::Ready, "a smaller export is used");
+        Ok(status.last_error.as_str().contains("shrunk"))
+    })?;
+    let view = first_target(&site, "data")?;
+    ensure!(view.status.state == TargetState::Failed, "{view:?}");
+
+    context.step("it is back as it was");
+    server.kill()?;
+    server.start_again_with(&small, &disk)?;
+    until_target_is(&site, "data", TargetState::Ready, PATIENCE)?;
+    ensure!(queue::read_words(&volume.device, 4000, 2)? == [Some(40), Some(41)], "wrong data");
+    ensure!(queue::read_words(&volume.device, 5000, 1)? == [Some(50)], "wrong data");
+    queue::write_words(&volume.device, 6000, &[60])?;
+    ensure!(queue::read_words(&volume.device, 6000, 1)? == [Some(60)], "wrong data");
+    site.destroy("data")?;
+    server.stop()
+}
+
+fn flush(device: &str) -> Result<()> {
+    Ok(OpenOptions::new().write(true).open(device)?.sync_data()?)
 }
 
 pub fn an_oops_in_queue_rq_kills_who_asked_and_nothing_else(context: &mut Context) -> Result<()> {

@@ -420,6 +420,14 @@ pub const ALL: &[Scenario] = &[
         run: dead::a_live_payload_that_oopses_is_replaced_by_its_checkpoint,
     },
     Scenario {
+        name: "a_payload_that_dies_leaves_its_servers_to_the_next_one",
+        what: "After a death, and after being forsaken, connections are made anew: the data is right, and a smaller export is not used.",
+        machine: VOLUMES,
+        expected_log: &["oops in atom_payload_oops"],
+        limit_seconds: 300,
+        run: dead::a_payload_that_dies_leaves_its_servers_to_the_next_one,
+    },
+    Scenario {
         name: "an_oops_in_queue_rq_kills_who_asked_and_nothing_else",
         what: "After an oops in queue_rq another payload takes over what was owed, and I/O goes on.",
         machine: PLAIN,

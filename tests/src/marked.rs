@@ -73,6 +73,10 @@ impl Node for Marked<'_> {
         self.node.devices()
     }
 
+    fn beyond(&self, schema: u32) -> Result<Vec<String>> {
+        self.node.beyond(schema)
+    }
+
     fn reports(&self) -> Result<Vec<Report>> {
         self.node.reports()
     }

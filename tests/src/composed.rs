@@ -21,6 +21,9 @@ use crate::server::At;
 use crate::site::Site;
 use crate::wait;
 
+/// Seconds after which a silent connection is probed, where nothing else is said.
+const KEEPALIVE_S: u32 = 30;
+
 /// A target that is wanted.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -33,7 +36,7 @@ pub struct Target {
 enum Source {
     Ram,
     Bdev(String),
-    Nbd { host: Host, export: String, connections: u32 },
+    Nbd { host: Host, export: String, connections: u32, keepalive_s: u32 },
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +64,7 @@ impl Target {
                 host: Host::Unix(path.display().to_string()),
                 export: export.to_owned(),
                 connections: 1,
+                keepalive_s: KEEPALIVE_S,
             }),
         }
     }
@@ -68,7 +72,8 @@ impl Target {
     /// The same of a server on another machine.
     pub fn nbd_on(host: Ipv4Addr, port: u16, export: &str) -> Self {
         let host = Host::V4(host, port);
-        Self::of(Source::Nbd { host, export: export.to_owned(), connections: 1 })
+        let export = export.to_owned();
+        Self::of(Source::Nbd { host, export, connections: 1, keepalive_s: KEEPALIVE_S })
     }
 
     fn of(source: Source) -> Self {
@@ -101,6 +106,14 @@ impl Target {
         self
     }
 
+    /// A connection that is silent for so long is probed.
+    pub fn probed_after(mut self, time: Duration) -> Self {
+        if let Source::Nbd { keepalive_s, .. } = &mut self.source {
+            *keepalive_s = time.as_secs() as u32;
+        }
+        self
+    }
+
     /// Attempts to connect are at most so far apart.
     pub fn retries_each(mut self, time: Duration) -> Self {
         self.terms.retry_ms = time.as_millis() as u32;
@@ -111,15 +124,15 @@ impl Target {
         let source = match &self.source {
             Source::Ram => spec::Source::Ram,
             Source::Bdev(path) => spec::Source::Bdev(path),
-            Source::Nbd { host, export, connections } => {
+            Source::Nbd { host, export, connections, keepalive_s } => {
                 let address = match host {
                     Host::V4(address, port) => {
                         Address::V4 { address: address.octets(), port: *port, host: "server" }
                     }
                     Host::Unix(path) => Address::Unix { path },
                 };
-                let connections = *connections;
-                spec::Source::Nbd(Nbd { address, export, connections, keepalive_s: 30 })
+                let (connections, keepalive_s) = (*connections, *keepalive_s);
+                spec::Source::Nbd(Nbd { address, export, connections, keepalive_s })
             }
         };
         spec::Target { source, sectors: self.sectors, terms: self.terms }
@@ -199,6 +212,20 @@ pub fn create(site: &Site, name: &str, layout: Layout, targets: &[Target]) -> Re
     }
 }
 
+/// Makes a volume with queues of this depth; a refusal is an error.
+pub fn create_of_depth(
+    site: &Site,
+    name: &str,
+    layout: Layout,
+    targets: &[Target],
+    queue_depth: u16,
+) -> Result<Volume> {
+    match try_create_of_depth(site, name, layout, targets, queue_depth)? {
+        Ok(volume) => Ok(volume),
+        Err(refusal) => bail!("volume {name} was refused: {refusal:?}"),
+    }
+}
+
 /// Makes a volume, whatever comes of it.
 pub fn try_create(
     site: &Site,
@@ -206,14 +233,19 @@ pub fn try_create(
     layout: Layout,
     targets: &[Target],
 ) -> Result<Result<Volume, Refusal>> {
+    try_create_of_depth(site, name, layout, targets, 0)
+}
+
+fn try_create_of_depth(
+    site: &Site,
+    name: &str,
+    layout: Layout,
+    targets: &[Target],
+    queue_depth: u16,
+) -> Result<Result<Volume, Refusal>> {
     with_made(layout, targets, |made| {
-        let compose = Compose {
-            name: volume::name(name)?,
-            block_bytes: 0,
-            hw_queues: 0,
-            queue_depth: 0,
-            made,
-        };
+        let name_of_it = volume::name(name)?;
+        let compose = Compose { name: name_of_it, block_bytes: 0, hw_queues: 0, queue_depth, made };
         composed(site, name, &Command::Compose(compose))
     })
 }

@@ -642,6 +642,22 @@ pub const ALL: &[Scenario] = &[
         run: volumes::a_volume_that_cannot_be_is_refused_with_the_target_and_nothing_is_left,
     },
     Scenario {
+        name: "long_writes_go_through_short_queues_and_are_split_again_below",
+        what: "Direct writes of 1 MiB on a stripe with two tags, split by its chunks and again by its disks.",
+        machine: DISKS,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: volumes::long_writes_go_through_short_queues_and_are_split_again_below,
+    },
+    Scenario {
+        name: "a_resize_that_runs_into_its_deadline_is_refused_as_a_whole",
+        what: "A resize that would wait for a slow request is refused: size, targets, disks and servers are as before.",
+        machine: DISKS,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: volumes::a_resize_that_runs_into_its_deadline_is_refused_as_a_whole,
+    },
+    Scenario {
         name: "every_server_serves_over_tcp_and_over_a_socket",
         what: "nbdkit, qemu-nbd and nbd-server, over TCP and over a socket: verified load, flushes, trims, zeroes.",
         machine: VOLUMES,

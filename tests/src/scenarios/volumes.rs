@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 use atom_payload::spec::Layout;
 use atomctl::report::Mode;
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use crate::load::fio::{self, Fio, Shape};
 use crate::mapper::Mapped;
 use crate::queue;
 use crate::random::{self, Random};
+use crate::server::{At, Server};
 use crate::site::{Site, Spec};
 use crate::spare::{self, Spare};
 use crate::udev::Udev;
@@ -492,4 +493,86 @@ pub fn a_volume_that_cannot_be_is_refused_with_the_target_and_nothing_is_left(
 
 fn sys(device: &str, file: &str) -> String {
     format!("/sys/block/{}/{file}", device.trim_start_matches("/dev/"))
+}
+
+pub fn long_writes_go_through_short_queues_and_are_split_again_below(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let targets = DISKS.map(Target::bdev);
+    let volume = composed::create_of_depth(&site, "data", stripe(64), &targets, 2)?;
+    // What is sent to a disk as one is split once more.
+    for disk in DISKS {
+        let name = disk.trim_start_matches("/dev/");
+        fs::write(format!("/sys/block/{name}/queue/max_sectors_kb"), "16")?;
+    }
+    let mut verified = 0;
+    for (depth, engine) in [("1", "psync"), ("16", "libaio")] {
+        context.step(&format!("depth {depth}"));
+        let depth = format!("--iodepth={depth}");
+        let engine = format!("--ioengine={engine}");
+        let args = ["--rw=write", "--bs=1m", "--size=96m", &depth, &engine];
+        verified += fio::pass(&volume.device, &args)?.ios;
+    }
+    context.fact("verified_ios", verified);
+    site.leave()
+}
+
+pub fn a_resize_that_runs_into_its_deadline_is_refused_as_a_whole(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let args = ["--filter=delay", "memory", "64M", "wdelay=20"];
+    let slow = Server::nbdkit("slow", At::free_port()?, &args)?;
+    let more = Server::nbdkit("more", At::free_port()?, &["memory", "64M"])?;
+    let first = Target::nbd(slow.at(), "");
+    let volume = composed::create(&site, "data", Layout::Linear, std::slice::from_ref(&first))?;
+    let wanted = [first, Target::nbd(more.at(), ""), Target::bdev(DISKS[0])];
+    let preserved = |site: &Site| -> Result<u32> {
+        use atomctl::node::Node as _;
+        Ok(site.node().status()?.preserved)
+    };
+    let before = preserved(&site)?;
+
+    // The first open reads the partition table, which is not to be taken for the write.
+    queue::read_words(&volume.device, 0, 1)?;
+    context.step("a write takes longer than a resize may wait");
+    let device = volume.device.clone();
+    let writer = std::thread::spawn(move || queue::write_words(&device, 0, &[1]));
+    wait::until("the write is owed", PATIENCE, || Ok(site.owed()? == 1))?;
+    let refused = composed::try_resize(&site, "data", Layout::Linear, &wanted)?;
+    let refusal = refused.err().context("it was resized")?;
+    ensure!(refusal.errno == Errno::ETIMEDOUT as u32, "{refusal:?}");
+    ensure!(!writer.is_finished(), "the write has ended before that");
+    context.fact("said", refusal.why);
+    ensure!(size_of(&volume.device)? == 64 << 20, "the device has another size");
+    let view = composed::view(&site, "data")?;
+    ensure!(view.targets.len() == 1, "{view:?}");
+    spare::exclusive(DISKS[0]).context("the new disk is still held")?;
+    wait::until("the new server is left", PATIENCE, || {
+        let seen = more.seen()?;
+        Ok(seen.connects > 0 && seen.disconnects == seen.connects)
+    })?;
+    ensure!(preserved(&site)? == before, "something is kept");
+
+    context.step("it serves as before, and then it grows");
+    wait::until("the write ends", PATIENCE, || Ok(writer.is_finished()))?;
+    writer.join().map_err(|_| anyhow!("the writer panicked"))??;
+    ensure!(queue::read_words(&volume.device, 0, 1)? == [Some(1)], "wrong data");
+    let grown = composed::resize(&site, "data", Layout::Linear, &wanted)?;
+    ensure!(grown.bytes == 192 << 20 && size_of(&volume.device)? == grown.bytes, "{grown:?}");
+    queue::write_words(&volume.device, 40 * MIB * 2, &[2])?;
+    queue::write_words(&volume.device, 130 * MIB, &[3])?;
+    ensure!(queue::read_words(&volume.device, 130 * MIB, 1)? == [Some(3)], "wrong data");
+    site.destroy("data")?;
+    slow.stop()?;
+    more.stop()?;
+    site.leave()
+}
+
+/// Bytes of a device.
+fn size_of(device: &str) -> Result<u64> {
+    let name = device.trim_start_matches("/dev/");
+    let text = fs::read_to_string(format!("/sys/block/{name}/size"))?;
+    Ok(text.trim().parse::<u64>()? << 9)
 }

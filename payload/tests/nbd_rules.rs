@@ -12,7 +12,7 @@ use atom_payload::nbd::record::{
 };
 use atom_payload::nbd::reply::Parser;
 use atom_payload::nbd::rules::{
-    earlier, fails_ns, ns, overdue_ns, overlap, wait_ms, Attempts, BackOff, Limit,
+    earlier, fails_ns, ns, overdue_ns, overlap, user_timeout_ms, wait_ms, Attempts, BackOff, Limit,
 };
 use atom_payload::nbd::scheduler::{Fifo, Line, ReadsFirst, Schedule, MAX_OVERTAKEN};
 use atom_payload::spec::Terms;
@@ -68,6 +68,12 @@ fn attempts_of_a_target_without_a_connection_are_counted_and_used_up() {
     attempts.ended(0, true, ns(50));
     assert_eq!(attempts.due_ns(0, true, &terms), Some(ns(150)));
     assert_eq!(attempts.alone.failed, 0);
+}
+
+#[test]
+fn what_is_not_acknowledged_ends_a_connection_when_silence_would() {
+    assert_eq!(user_timeout_ms(30), 45_000);
+    assert_eq!(user_timeout_ms(u32::MAX), i32::MAX as u32);
 }
 
 #[test]

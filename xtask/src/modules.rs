@@ -77,6 +77,7 @@ fn network() -> Bindings {
         "tcp_sock_set_keepidle",
         "tcp_sock_set_keepintvl",
         "tcp_sock_set_nodelay",
+        "tcp_sock_set_user_timeout",
     ];
     Bindings { header: "nbd/socket.h".to_owned(), functions: functions.map(str::to_owned).to_vec() }
 }

@@ -12,6 +12,11 @@ pub const FIRST_RETRY_MS: u64 = 100;
 /// Longest time of one attempt, connecting and handshake together, in milliseconds.
 pub const ATTEMPT_MS: u64 = 10_000;
 
+/// Seconds between two probes of a silent connection.
+pub const KEEPALIVE_INTERVAL_S: u32 = 5;
+/// Probes that stay unanswered before a connection ends.
+pub const KEEPALIVE_PROBES: u32 = 3;
+
 const NS_PER_MS: u64 = 1_000_000;
 
 /// Milliseconds as nanoseconds.
@@ -143,6 +148,18 @@ pub const fn overdue_ns(sent_ns: u64, terms: &Terms) -> Option<u64> {
     match terms.answer_ms {
         0 => None,
         ms => Some(sent_ns.saturating_add(ns(ms as u64))),
+    }
+}
+
+/// For how long a host may leave data without an acknowledgement, in milliseconds: as long as a silent connection stays
+/// that is probed after `keepalive_s` seconds.
+pub const fn user_timeout_ms(keepalive_s: u32) -> u32 {
+    let probes_s = KEEPALIVE_INTERVAL_S * KEEPALIVE_PROBES;
+    let ms = keepalive_s.saturating_add(probes_s).saturating_mul(1000);
+    if ms < i32::MAX as u32 {
+        ms
+    } else {
+        i32::MAX as u32
     }
 }
 

@@ -26,6 +26,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::poller::Poller;
+use super::rules::{user_timeout_ms, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES};
 use super::wire::REQUEST_BYTES;
 use crate::abi::calls;
 use crate::abi::device::object;
@@ -41,9 +42,6 @@ pub(super) mod extra {
 
 /// Most pieces of memory in one message.
 pub(super) const MAX_PIECES: usize = 64;
-/// Seconds between two probes of a silent connection, and how many stay unanswered before it ends.
-const KEEPALIVE_INTERVAL_S: c_int = 5;
-const KEEPALIVE_PROBES: c_int = 3;
 /// Keys of a connection: its number is in the three lowest bits, and the last one of all is not ours.
 const KEYS: u64 = 31;
 const KEY_SHIFT: u32 = 3;
@@ -206,8 +204,14 @@ impl Socket {
             if keepalive_s != 0 {
                 extra::sock_set_keepalive(sk);
                 to_result(extra::tcp_sock_set_keepidle(sk, keepalive_s as c_int))?;
-                to_result(extra::tcp_sock_set_keepintvl(sk, KEEPALIVE_INTERVAL_S))?;
-                to_result(extra::tcp_sock_set_keepcnt(sk, KEEPALIVE_PROBES))?;
+                to_result(extra::tcp_sock_set_keepintvl(sk, KEEPALIVE_INTERVAL_S as c_int))?;
+                to_result(extra::tcp_sock_set_keepcnt(sk, KEEPALIVE_PROBES as c_int))?;
+                // While something is on its way nothing is probed, and what is not acknowledged would be sent
+                // again for a quarter of an hour.
+                to_result(extra::tcp_sock_set_user_timeout(
+                    sk,
+                    user_timeout_ms(keepalive_s) as c_int,
+                ))?;
             }
         }
         Ok(())

@@ -257,6 +257,31 @@ pub fn a_firewall_that_drops_is_noticed_and_lived_through(context: &mut Context)
     site.leave()
 }
 
+pub fn a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let server = nbdkit("server", At::free_port()?, 64)?;
+    let target = Target::nbd(server.at(), "")
+        .answers_within(Duration::ZERO)
+        .probed_after(Duration::from_secs(1))
+        .retries_each(Duration::from_secs(1));
+    let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
+    let load = Fio::start(&volume.device, LOAD)?;
+    context.step("nothing passes, and something is on its way");
+    let firewall = Firewall::drop_port(server.at().port()?)?;
+    let begun = Instant::now();
+    until_target_is(&site, "data", TargetState::Retrying, PATIENCE)?;
+    context.fact("noticed_after_ms", begun.elapsed().as_millis() as u64);
+    firewall.open()?;
+    until_target_is(&site, "data", TargetState::Ready, PATIENCE)?;
+    until_writes(&volume.device, 200)?;
+    context.fact("verified_ios", load.stop()?.ios);
+    site.destroy("data")?;
+    server.stop()?;
+    site.leave()
+}
+
 pub fn a_server_that_stands_still_is_given_up_and_a_slow_one_is_not(
     context: &mut Context,
 ) -> Result<()> {

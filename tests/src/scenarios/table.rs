@@ -706,6 +706,14 @@ pub const ALL: &[Scenario] = &[
         run: network::a_firewall_that_drops_is_noticed_and_lived_through,
     },
     Scenario {
+        name: "a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever",
+        what: "Without a limit on answers a connection ends whose data nobody acknowledges.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: network::a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever,
+    },
+    Scenario {
         name: "a_server_that_stands_still_is_given_up_and_a_slow_one_is_not",
         what: "A server that answers late keeps its connection; one that does not answer loses it.",
         machine: VOLUMES,

@@ -282,6 +282,40 @@ pub fn a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever(
     site.leave()
 }
 
+pub fn a_volume_whose_server_is_gone_is_not_destroyed_and_holds_up_nobody(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let mut server = nbdkit("server", At::free_port()?, 64)?;
+    let target = Target::nbd(server.at(), "").retries_each(Duration::from_millis(500));
+    let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
+    server.kill()?;
+    until_target_is(&site, "data", TargetState::Retrying, PATIENCE)?;
+    context.step("a reader is killed, and what it has asked for stays");
+    let mut reader = std::process::Command::new("dd")
+        .args([&format!("if={}", volume.device), "of=/dev/null", "bs=1M", "count=1"])
+        .spawn()?;
+    wait::until("a read waits", PATIENCE, || Ok(site.owed()? > 0))?;
+    reader.kill()?;
+    context.step("it is to go");
+    let begun = Instant::now();
+    let refused = site.destroy("data").err().context("it was destroyed")?;
+    let text = format!("{refused:#}");
+    ensure!(text.contains("not ended") && text.contains("data"), "{text}");
+    ensure!(begun.elapsed() < SHORT, "it took {:?}", begun.elapsed());
+    context.fact("said", text);
+    let other = composed::create(&site, "other", Layout::Linear, &[Target::ram(16)])?;
+    queue::write_words(&other.device, 0, &[1])?;
+    context.step("its server returns");
+    server.start_again()?;
+    until_target_is(&site, "data", TargetState::Ready, PATIENCE)?;
+    reader.wait()?;
+    wait::until("nothing is owed", PATIENCE, || Ok(site.owed()? == 0))?;
+    site.destroy("data")?;
+    server.stop()?;
+    site.leave()
+}
+
 pub fn a_server_that_stands_still_is_given_up_and_a_slow_one_is_not(
     context: &mut Context,
 ) -> Result<()> {

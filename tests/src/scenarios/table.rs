@@ -714,6 +714,14 @@ pub const ALL: &[Scenario] = &[
         run: network::a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever,
     },
     Scenario {
+        name: "a_volume_whose_server_is_gone_is_not_destroyed_and_holds_up_nobody",
+        what: "With requests that wait for a server a volume is not destroyed, which is said at once, and other commands go on.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: network::a_volume_whose_server_is_gone_is_not_destroyed_and_holds_up_nobody,
+    },
+    Scenario {
         name: "a_server_that_stands_still_is_given_up_and_a_slow_one_is_not",
         what: "A server that answers late keeps its connection; one that does not answer loses it.",
         machine: VOLUMES,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 use atom_abi::control::{outcome, Report};
+use atom_abi::version::reason;
 use atom_payload::shown::TargetState;
 use atom_payload::spec::{Layout, OnFailure};
 use atomctl::drain::{AtDeadline, Drain};
@@ -16,7 +17,9 @@ use super::upgrades::quantiles;
 use super::Context;
 use crate::composed::{self, first_target, stripe, until_target_is, Target};
 use crate::firewall::Firewall;
+use crate::load::crowd::Crowd;
 use crate::load::fio::{Fio, Shape};
+use crate::nbd_client::NbdClient;
 use crate::relay::{Relay, Seen};
 use crate::server::{self, At, Server};
 use crate::site::Site;
@@ -409,6 +412,8 @@ pub fn a_volume_of_the_client_does_not_go_to_a_payload_without_one(
         Err(_) => true,
     };
     ensure!(refused && site.live()? == "2.0.0", "{report:?}, live is {}", site.live()?);
+    let reason = report.as_ref().ok().and_then(|report| report.reason.clone()).unwrap_or_default();
+    ensure!(reason.contains("data") && reason.contains("client"), "it does not say why: {reason}");
     load.check()?;
     until_writes(&volume.device, 50)?;
     load.stop()?;
@@ -423,5 +428,86 @@ pub fn a_volume_of_the_client_does_not_go_to_a_payload_without_one(
     }
     site.upgrade("1.2.0", Mode::Warm)?;
     site.upgrade("2.0.0", Mode::Warm)?;
+    site.leave()
+}
+
+pub fn nothing_is_taken_back_beside_a_dispatch_that_sleeps(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let server = nbdkit("server")?;
+    let below = NbdClient::connect(0, server.at(), "", 1)?;
+    fs::write("/sys/block/nbd0/queue/scheduler", "none")?;
+    fs::write("/sys/block/nbd0/queue/nr_requests", "4")?;
+    let target = Target::bdev(below.device());
+    let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
+    let other = Other::load(&site)?;
+    let mut crowd = Crowd::start(&volume.device, 16)?;
+    context.step("more is dispatched than the disk below has tags for");
+    let checked = crowd.checked();
+    wait::until("the crowd writes", PATIENCE, || Ok(crowd.checked() > checked + 32))?;
+    server.freeze()?;
+    wait::until("a dispatch sleeps", PATIENCE, dispatch_sleeps)?;
+    let report = other.switch(&site, AtDeadline::Reissue)?;
+    ensure!(report.outcome == outcome::UNDONE, "{report:?}");
+    ensure!(report.refusal.code == reason::DEADLINE, "{}: {report:?}", report.refusal);
+    ensure!(report.revoked == 0, "something was taken back: {report:?}");
+    ensure!(site.live()? == "2.0.0", "{} serves", site.live()?);
+    context.step("it goes on");
+    server.go_on()?;
+    let checked = crowd.checked();
+    wait::until("the crowd writes", PATIENCE, || {
+        crowd.check()?;
+        Ok(crowd.checked() > checked + 32)
+    })?;
+    done(&other.switch(&site, AtDeadline::Reissue)?)?;
+    context.fact("checked", crowd.stop()?);
+    site.destroy("data")?;
+    below.disconnect()?;
+    server.stop()?;
+    site.leave()
+}
+
+/// Whether a task stands in a dispatch of a payload, waiting for a tag of the disk below.
+fn dispatch_sleeps() -> Result<bool> {
+    for process in fs::read_dir("/proc")? {
+        let Ok(tasks) = fs::read_dir(process?.path().join("task")) else { continue };
+        for task in tasks.flatten() {
+            let stack = fs::read_to_string(task.path().join("stack")).unwrap_or_default();
+            if stack.contains("blk_mq_get_tag") && stack.contains("payload_2") {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+pub fn volumes_are_made_on_a_payload_that_came_without_any(context: &mut Context) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    context.step("an upgrade without a device");
+    site.upgrade("2.1.0", Mode::Warm)?;
+    let server = nbdkit("server")?;
+    for (version, mode) in [("2.0.0", Mode::Warm), ("2.1.0", Mode::Cold)] {
+        context.step(&format!("volumes, and then {version}, {mode}"));
+        let both = [Target::ram(16), Target::nbd(server.at(), "")];
+        let volumes = [
+            composed::create(&site, "both", Layout::Linear, &both)?,
+            composed::create(&site, "memory", Layout::Linear, &[Target::ram(16)])?,
+        ];
+        // A request over both targets goes on in memory at the end of its part on the network.
+        queue::write_words(&volumes[0].device, 16 * 256 - 4, &[1, 2, 3, 4, 5, 6, 7, 8])?;
+        let loads = [
+            Fio::start(&volumes[0].device, Shape { bytes: 24 << 20, ..LOAD })?,
+            Fio::start(&volumes[1].device, LOAD)?,
+        ];
+        site.upgrade(version, mode)?;
+        for (volume, load) in volumes.iter().zip(loads) {
+            until_writes(&volume.device, 100)?;
+            load.stop()?;
+        }
+        site.destroy("both")?;
+        site.destroy("memory")?;
+    }
+    context.step("an upgrade without a device again");
+    site.upgrade("2.0.0", Mode::Warm)?;
+    server.stop()?;
     site.leave()
 }

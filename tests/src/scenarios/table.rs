@@ -810,6 +810,22 @@ pub const ALL: &[Scenario] = &[
         run: living::batches_of_requests_go_through_switches,
     },
     Scenario {
+        name: "nothing_is_taken_back_beside_a_dispatch_that_sleeps",
+        what: "While a dispatch sleeps in the device below nothing is taken back: the switch is undone at its deadline.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: living::nothing_is_taken_back_beside_a_dispatch_that_sleeps,
+    },
+    Scenario {
+        name: "volumes_are_made_on_a_payload_that_came_without_any",
+        what: "A payload that took over no device makes volumes over memory and a server, and hands them on.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 300,
+        run: living::volumes_are_made_on_a_payload_that_came_without_any,
+    },
+    Scenario {
         name: "disks_stay_held_and_statistics_go_along",
         what: "Nobody gets hold of a disk while payloads change, and statistics go up and down the schemas.",
         machine: VOLUMES,

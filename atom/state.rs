@@ -8,7 +8,7 @@ use kernel::sync::Arc;
 use crate::abi::control::{Report, Settings, Status};
 use crate::abi::device::DeviceSpec;
 use crate::abi::image::MAX_BYTES;
-use crate::abi::lifecycle::{self, Inverse};
+use crate::abi::lifecycle::{self, Inverse, Place};
 use crate::abi::text::Text;
 use crate::abi::version::{reason, Refusal};
 use crate::reports::Reports;
@@ -265,10 +265,12 @@ impl State {
             && self.holder.as_ref().is_some_and(Holder::is_current)
     }
 
-    /// True while preserved objects pass from one payload to the next, for everybody but the task that sees to it.
+    /// True while preserved objects pass from one payload to the next, for everybody but the task that sees to it. In a
+    /// drain they are still those of the old one, which may need another connection to end what it owes.
     pub(crate) fn is_changing_hands(&self) -> bool {
         let ours = self.holder.as_ref().is_some_and(Holder::is_current);
-        !ours && !self.lifecycle.gate_open()
+        let drains = self.lifecycle.place == Place::Closed;
+        !ours && !drains && !self.lifecycle.gate_open()
     }
 
     /// The device of an identity.

@@ -547,9 +547,10 @@ impl Connection {
         if !matches!(receiving.phase, Phase::Live) {
             return Ok(None);
         }
-        // Everything was drained or let go of.
+        // Everything was drained or let go of. Only a server that answers what it has not got yet leaves something, and
+        // with it nobody else could go on: Atom closes the socket once nobody claims it.
         if !sending.batch.is_empty() || receiving.current.is_some() {
-            return Err(EBUSY);
+            return Ok(None);
         }
         Ok(Some(record::Connection {
             index: self.index,

@@ -35,7 +35,8 @@
 //! both are out. To end a connection the poller takes the sending side's, and with it waits for a sender that is
 //! inside. While the gates are closed no task submits, so that a poller that has parked leaves nobody behind.
 //!
-//! How it goes through an upgrade. *suspend*: no attempt is made, handshakes are dropped; what is connected serves.
+//! How it goes through an upgrade. *suspend*: handshakes are dropped, and no attempt is made but for requests that
+//! wait, and that a drain waits for; what is connected serves. One that is still under way is forgotten by *abandon*.
 //! *freeze*: the pollers park, and no socket is listened to; the records are written. *thaw* undoes that. *adopt*:
 //! sockets are claimed, and neither read nor written before the first request or *resume*, so that an adopt that is
 //! undone has changed nothing in a stream. *abandon*: the threads end; sockets stay with Atom.

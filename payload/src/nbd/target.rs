@@ -317,8 +317,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Writes what goes into the image. Only while the pollers are parked. Errors: `ENOSPC`, and `EBUSY` when a
-    /// request is still owed.
+    /// Writes what goes into the image. Only while the pollers are parked. Errors: `ENOSPC`.
     pub(crate) fn record(&self, out: &mut [u8]) -> Result<usize> {
         // Nothing is allocated, because volumes are visited on the RCU read side.
         let mut live = 0usize;
@@ -624,7 +623,8 @@ impl Target {
 
     /// When a connection is to be attempted; `None`: not before something has happened.
     pub(super) fn attempt_due(&self, index: usize, probes: bool) -> Option<u64> {
-        if suspended() {
+        // While requests wait, a drain waits for them, and so for a connection.
+        if suspended() && self.waiting.load(Ordering::SeqCst) == 0 {
             return None;
         }
         let mut state = self.state.lock();
@@ -865,9 +865,12 @@ impl Target {
         }
     }
 
-    /// No attempt is made any more, and those under way are dropped.
+    /// No attempt is made any more but for requests that wait, and those under way are dropped.
     pub(super) fn suspend(&self) {
-        self.connections.iter().for_each(|connection| connection.drop_attempt());
+        self.connections.iter().for_each(|connection| {
+            connection.drop_attempt();
+            connection.ring();
+        });
     }
 
     /// Attempts go on; the pause does not count.

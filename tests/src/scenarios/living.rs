@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 use atom_abi::control::{outcome, Report};
+use atom_abi::lifecycle::Place;
 use atom_abi::version::reason;
 use atom_payload::shown::TargetState;
 use atom_payload::spec::{Layout, OnFailure};
@@ -428,6 +429,45 @@ pub fn a_volume_of_the_client_does_not_go_to_a_payload_without_one(
     }
     site.upgrade("1.2.0", Mode::Warm)?;
     site.upgrade("2.0.0", Mode::Warm)?;
+    site.leave()
+}
+
+pub fn a_connection_that_is_lost_in_a_drain_is_made_again_for_it(
+    context: &mut Context,
+) -> Result<()> {
+    let site = Site::on_guest("2.0.0")?;
+    let file = server::file("server.disk", 64)?;
+    let path = file.display().to_string();
+    let args = ["--filter=delay", "file", &path, "wdelay=3"];
+    let mut server = Server::nbdkit("server", At::free_port()?, &args)?;
+    let target = Target::nbd(server.at(), "").retries_each(Duration::from_millis(200));
+    let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
+    let other = site.insert(&site.file("2.1.0"))?;
+    // The first open reads the partition table, which is not to be taken for the write.
+    queue::read_words(&volume.device, 5, 1)?;
+    context.step("a write is waited for, and its server dies");
+    let device = volume.device.clone();
+    let writer = std::thread::spawn(move || queue::write_words(&device, 5, &[55]));
+    wait::until("the write is owed", PATIENCE, || Ok(site.owed()? == 1))?;
+    let switch = std::thread::spawn(move || -> Result<Report> {
+        let drain = Drain::from(Duration::from_secs(50));
+        Ok(atomctl::control::Control::open()?.switch(other, drain)?)
+    });
+    wait::until("the drain has begun", PATIENCE, || {
+        Ok(site.node().status()?.place == Place::Closed.code())
+    })?;
+    server.kill()?;
+    server.start_again()?;
+    wait::until("the switch is over", PATIENCE, || Ok(switch.is_finished()))?;
+    let report = switch.join().map_err(|_| anyhow!("the switch panicked"))??;
+    done(&report)?;
+    ensure!(writer.is_finished(), "the write was not waited for");
+    writer.join().map_err(|_| anyhow!("the writer panicked"))??;
+    ensure!(queue::read_words(&volume.device, 5, 1)? == [Some(55)], "wrong data");
+    let view = first_target(&site, "data")?;
+    ensure!(view.status.reconnects == 1, "{view:?}");
+    site.destroy("data")?;
+    server.stop()?;
     site.leave()
 }
 

@@ -810,6 +810,14 @@ pub const ALL: &[Scenario] = &[
         run: living::batches_of_requests_go_through_switches,
     },
     Scenario {
+        name: "a_connection_that_is_lost_in_a_drain_is_made_again_for_it",
+        what: "A server dies while a drain waits for it, and returns: the upgrade succeeds.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: living::a_connection_that_is_lost_in_a_drain_is_made_again_for_it,
+    },
+    Scenario {
         name: "nothing_is_taken_back_beside_a_dispatch_that_sleeps",
         what: "While a dispatch sleeps in the device below nothing is taken back: the switch is undone at its deadline.",
         machine: VOLUMES,

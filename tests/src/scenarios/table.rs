@@ -662,7 +662,7 @@ pub const ALL: &[Scenario] = &[
         what: "nbdkit, qemu-nbd and nbd-server, over TCP and over a socket: verified load, flushes, trims, zeroes.",
         machine: VOLUMES,
         expected_log: &[],
-        limit_seconds: 300,
+        limit_seconds: 600,
         run: network::every_server_serves_over_tcp_and_over_a_socket,
     },
     Scenario {

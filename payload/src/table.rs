@@ -15,6 +15,8 @@ use kernel::prelude::*;
 use crate::abi::request::{status, Request};
 use crate::abi::table::{AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs};
 use crate::fault::{Points, Step, Variant};
+#[cfg(payload_client)]
+use crate::flight::Flight;
 use crate::level::Table;
 use crate::pages::Io;
 use crate::shape::MAX_VOLUMES;
@@ -22,8 +24,6 @@ use crate::sys::{self, with, Registration};
 use crate::volume::NotServed;
 use crate::volumes::Volumes;
 use crate::{commands, identity, ops};
-#[cfg(payload_client)]
-use crate::{composed::Composed, flight::Flight};
 
 #[cfg(not(payload_abi = "0"))]
 use crate::abi::{

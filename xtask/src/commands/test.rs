@@ -33,7 +33,7 @@ pub struct Args {
     /// Run each scenario so many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
-    /// Cut the power fifty times where an ordinary run does it three times.
+    /// Cut the power up to fifty times where an ordinary run does it three times.
     #[arg(long)]
     slow: bool,
     /// Print one JSON document.

@@ -213,9 +213,22 @@ impl Server {
         self.wait()
     }
 
-    /// Lets it stand still: it keeps its connections, and neither reads nor answers.
+    /// Lets it stand still: it keeps its connections, and neither reads nor answers. Returns when each thread of it stands:
+    /// on another processor one of them runs on for a moment, and could answer what comes next.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.signal(Signal::SIGSTOP)?;
+        let child = self.child.as_ref().with_context(|| format!("{} does not run", self.name))?;
+        let threads = format!("/proc/{}/task", child.id());
+        wait::until(&format!("{} stands still", self.name), PATIENCE, || {
+            for thread in fs::read_dir(&threads)? {
+                // A thread without one has ended meanwhile.
+                let stat = fs::read_to_string(thread?.path().join("stat"));
+                if stat.is_ok_and(|stat| !is_stopped(&stat)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// Lets it go on.
@@ -263,6 +276,12 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Whether a thread is stopped, from its `stat` (`proc_pid_stat(5)`): the state stands behind the name, which may have
+/// brackets of its own.
+fn is_stopped(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 impl Drop for Server {
@@ -328,6 +347,15 @@ pub fn file(name: &str, mib: u64) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_stopped_when_the_state_behind_its_name_says_so() {
+        assert!(is_stopped("71 (nbdkit) T 1 71 71 0 -1"));
+        assert!(is_stopped("71 (a) S (b) T 1 71 71 0 -1"));
+        assert!(!is_stopped("71 (T) S 1 71 71 0 -1"));
+        assert!(!is_stopped("71 (nbdkit) R 1 71 71 0 -1"));
+        assert!(!is_stopped(""));
+    }
 
     #[test]
     fn a_listening_port_is_told_from_one_with_connections_only() {

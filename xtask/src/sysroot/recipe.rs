@@ -59,7 +59,10 @@ const VOLUMES: &[&str] = &[
     "nftables",
 ];
 
+/// What makes packages, and what drives many nodes at once.
+const OPERATING: &[&str] = &["rpm", "ansible-core", "openssh-client"];
+
 /// All packages besides the kernel's own.
 pub fn packages() -> impl Iterator<Item = &'static str> {
-    [COMPILER, KERNEL_BUILD, GUEST, VOLUMES].into_iter().flatten().copied()
+    [COMPILER, KERNEL_BUILD, GUEST, VOLUMES, OPERATING].into_iter().flatten().copied()
 }

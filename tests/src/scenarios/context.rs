@@ -52,6 +52,11 @@ impl Context {
         self.command_line.value("last").is_some()
     }
 
+    /// Whether there is time for many rounds (`--slow`).
+    pub fn is_slow(&self) -> bool {
+        self.command_line.value("slow").is_some()
+    }
+
     /// Tells the host something that the next boot will have to know.
     pub fn note(&self, text: &str) {
         println!("{}{text}", power::NOTE);

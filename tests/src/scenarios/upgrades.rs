@@ -13,8 +13,9 @@ use crate::load::probe::Probe;
 use crate::site::{Site, Spec};
 use crate::wait;
 
-/// Upgrades in each direction.
+/// Upgrades in each direction, and with many devices, when time is short.
 const EACH_WAY: usize = 50;
+const EACH_WAY_OF_MANY: usize = 10;
 /// Tags in each hardware queue: few, so that they are all taken.
 const TAGS: u16 = 8;
 /// Bytes that are written over and over on each device.
@@ -37,6 +38,10 @@ pub fn sixteen_devices_saturated(context: &mut Context) -> Result<()> {
 }
 
 fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Result<()> {
+    let rounds = match devices > 1 && !context.is_slow() {
+        true => EACH_WAY_OF_MANY,
+        false => EACH_WAY,
+    };
     let site = Site::on_guest("1.0.0")?;
     let mut loads = Vec::new();
     let mut probe = None;
@@ -50,7 +55,7 @@ fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Resu
     }
     for mode in [Mode::Warm, Mode::Cold] {
         let mut pauses = Vec::new();
-        for round in 0..EACH_WAY {
+        for round in 0..rounds {
             context.step(&format!("{mode} upgrade {round} up and down"));
             for version in ["1.1.0", "1.0.0"] {
                 let before = probe.as_ref().map_or(0, Probe::reads);

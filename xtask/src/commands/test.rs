@@ -33,7 +33,8 @@ pub struct Args {
     /// Run each scenario so many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
-    /// Cut the power up to fifty times where an ordinary run does it three times.
+    /// Do what takes long as often as it should be done: fifty cuts of the power instead of three, fifty upgrades each way with
+    /// sixteen devices instead of ten.
     #[arg(long)]
     slow: bool,
     /// Print one JSON document.

@@ -82,7 +82,7 @@ fn all_boots(
             steps.clear();
             steps.push(format!("boot {number} of {last}, seed {seed}"));
         }
-        let mut boot = Boot { sysroot, initramfs, scenario, number, last, notes, steps };
+        let mut boot = Boot { sysroot, initramfs, scenario, number, last, slow, notes, steps };
         if number < last && matches!(scenario.power, Power::Cut { .. }) {
             let (cut, theirs) = boot.cut(Random::new(random.number()))?;
             cuts.add(cut);
@@ -116,6 +116,7 @@ struct Boot<'a> {
     scenario: &'a Description,
     number: u32,
     last: u32,
+    slow: bool,
     /// What the boot before has noted.
     notes: Vec<String>,
     steps: &'a mut Vec<String>,
@@ -143,6 +144,9 @@ impl Boot<'_> {
         let mut cmdline = vec![format!("atom.boot={}", self.number)];
         if self.number == self.last {
             cmdline.push("atom.last".to_owned());
+        }
+        if self.slow {
+            cmdline.push("atom.slow".to_owned());
         }
         if self.number > 0 && scenario.power == Power::Cycled {
             cmdline.push("atom.systemd".to_owned());

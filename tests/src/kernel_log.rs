@@ -101,6 +101,10 @@ const ORDINARY: &[&str] =
 /// in which it must happen.
 pub const OOPS_IN: &str = "oops in ";
 
+/// What an allowed text begins with that stands for reports of memory that was not to be had, however many; behind it comes
+/// the name of a function that must have asked for it.
+pub const SHORTAGE_IN: &str = "no memory in ";
+
 /// Finds every line that must not be there. A line that contains one of the `allowed` texts is passed over: scenarios
 /// list there what they provoke on purpose.
 ///
@@ -121,6 +125,9 @@ pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
             }),
         }
     }
+    let short: Vec<&str> =
+        allowed.iter().filter_map(|text| text.as_ref().strip_prefix(SHORTAGE_IN)).collect();
+    passed_over.extend(shortages(&lines, &short));
     let is_allowed = |index: usize, line: &str| {
         passed_over.iter().any(|range| range.contains(&index))
             || allowed.iter().any(|text| line.contains(text.as_ref()))
@@ -168,6 +175,34 @@ fn oopses(lines: &[&str]) -> Vec<Oops> {
         let symbol = symbol.and_then(|text| text.split('+').next()).unwrap_or_default();
         found.push(Oops { lines: begin..=end, symbol: symbol.to_owned() });
         at = end + 1;
+    }
+    found
+}
+
+const SHORTAGE_BEGINS: &[&str] = &["page allocation failure"];
+const SHORTAGE_ENDS: &[&str] = &["Mem-Info:"];
+
+/// The reports of memory that was not to be had for one of the functions, each up to where the kernel begins to list what
+/// memory there is.
+fn shortages(lines: &[&str], functions: &[&str]) -> Vec<std::ops::RangeInclusive<usize>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(begin) = first(lines, at, SHORTAGE_BEGINS) {
+        at = begin + 1;
+        let Some(end) = first(lines, at, SHORTAGE_ENDS) else { break };
+        if first(lines, at, SHORTAGE_BEGINS).is_some_and(|next| next < end) {
+            // Two that are mixed up are looked at by a person.
+            continue;
+        }
+        let asked = |line: &&str| {
+            // A function that may have been called from there has a question mark.
+            let name = line.trim_end().rsplit(' ').next().unwrap_or_default();
+            let name = name.split_once("+0x").map_or("", |(name, _)| name);
+            !name.is_empty() && !line.contains("? ") && functions.contains(&name)
+        };
+        if lines[begin..end].iter().any(asked) {
+            found.push(begin..=end);
+        }
     }
     found
 }
@@ -288,6 +323,36 @@ mod tests {
         assert!(elsewhere.iter().any(|finding| finding.meaning == "a null pointer was followed"));
         assert_eq!(scan("fine\n", &["oops in in_adopt"]).len(), 1);
         assert!(!scan(&oops("in_adopt"), &["oops in "]).is_empty());
+    }
+
+    /// As the kernel reports it.
+    fn shortage(function: &str) -> String {
+        format!(
+            "[ 1.0] init: page allocation failure: order:0, mode:0xc0de0(GFP_KERNEL|__GFP_HIGH)\n\
+             [ 1.0] Call Trace:\n\
+             [ 1.0]  <TASK>\n\
+             [ 1.0]  warn_alloc+0x131/0x1d0\n\
+             [ 1.0]  ? maybe_called+0x1/0x2\n\
+             [ 1.0]  {function}+0x237/0x440\n\
+             [ 1.0]  </TASK>\n\
+             [ 1.0] Mem-Info:\n"
+        )
+    }
+
+    #[test]
+    fn a_shortage_is_allowed_to_whom_it_is_and_to_nobody_else() {
+        let log = shortage("folio_alloc_swap");
+        let allowed = &["no memory in folio_alloc_swap"];
+        assert_eq!(scan(&log, allowed), []);
+        assert_eq!(scan(&[log.as_str(), &log].concat(), allowed), []);
+        assert_eq!(scan(&log, NONE).len(), 2);
+        assert_eq!(scan(&shortage("blk_mq_alloc_request"), allowed).len(), 2);
+        assert_eq!(scan(&log, &["no memory in maybe_called"]).len(), 2);
+        assert_eq!(scan(&log, &["no memory in "]).len(), 2);
+        let after = log.clone() + "[ 2.0] Out of memory: Killed process 1\n";
+        assert_eq!(scan(&after, allowed).len(), 1);
+        let mixed = log.replace("Mem-Info:", "init: page allocation failure: order:0");
+        assert!(!scan(&mixed, allowed).is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`kmod`] | inserting and removing kernel modules |
 //! | [`upgrade`] | warm and cold upgrades, the soak, the way back, and recovering from a tool that died |
 //! | [`node`] | what an upgrade needs of a machine, so that tests can stand in for it |
+//! | [`journal`] | what was attempted on this machine, on its disk |
 //! | [`volume`] | commands to the payload: the only module that knows what volumes are |
 //! | [`uevents`] | what payloads tell of themselves |
 //! | [`report`] | the JSON documents, to write and to read |
@@ -42,6 +43,7 @@ pub mod commands;
 pub mod control;
 mod critical;
 pub mod drain;
+pub mod journal;
 pub mod kmod;
 pub mod module_file;
 pub mod node;

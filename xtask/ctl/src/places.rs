@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::kmod;
 use crate::module_file::{ModuleFile, Refused};
 
+/// Copies of files that were live when their package went, by kernel release.
+pub const KEPT: &str = "/var/lib/atom/kept";
+
 /// Folders with payloads, the preferred one first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Places {
@@ -19,6 +22,7 @@ impl Places {
         Self::of(vec![
             PathBuf::from("/lib/atom"),
             Path::new("/lib/modules").join(release).join("extra/atom"),
+            Path::new(KEPT).join(release),
         ])
     }
 

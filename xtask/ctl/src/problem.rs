@@ -19,6 +19,12 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The end with this exit code. Any code that is not used needs somebody.
+    pub fn of(code: u8) -> Self {
+        const ALL: [Exit; 4] = [Exit::Done, Exit::Undone, Exit::Usage, Exit::Refused];
+        ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Self::Attention)
+    }
+
     /// The exit code of the process.
     pub fn code(self) -> u8 {
         match self {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `atomctl abandon`
 
-use atom_abi::control::outcome;
-
 use super::output::Output;
+use super::recorded::recorded;
 use super::Drained;
 use crate::control::Control;
 use crate::drain::Drain;
+use crate::journal::{Attempt, Kind, Origin, Recorded};
 use crate::problem::{Exit, Result};
 use crate::report::{Handoff, HandoffDocument};
 use crate::text;
@@ -20,12 +20,18 @@ pub(super) struct Args {
     drained: Drained,
 }
 
-pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let Drained { deadline, at_deadline, forsake } = args.drained;
     let drain =
         Drain { at_deadline: at_deadline.unwrap_or_default(), forsake, ..deadline.get().into() };
-    let report = Control::open()?.abandon(args.schema, drain)?;
-    let document = HandoffDocument::new(Handoff::of(&report));
+    let control = Control::open()?;
+    let (status, payloads) = (control.status()?, control.payloads()?);
+    let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);
+    let from = live.map_or("", |live| live.version.as_str());
+    let attempt = Attempt::begin(Kind::Abandon, origin, from, "");
+    let document = recorded(output, attempt, || {
+        Ok(HandoffDocument::new(Handoff::of(&control.abandon(args.schema, drain)?)))
+    })?;
     output.show(&document, |document, paint| {
         let mut text = text::handoff(&document.handoff, paint);
         if document.handoff.is_done() {
@@ -35,9 +41,5 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         }
         text
     })?;
-    Ok(match report.outcome {
-        outcome::DONE => Exit::Done,
-        outcome::REFUSED => Exit::Refused,
-        _ => Exit::Undone,
-    })
+    Ok(document.verdict().exit)
 }

@@ -5,8 +5,10 @@ use atom_abi::control::{outcome, PayloadInfo, Report, Status};
 use atom_abi::lifecycle::Place;
 
 use super::output::Output;
+use super::recorded::recorded_as;
 use crate::control::Control;
 use crate::critical::Critical;
+use crate::journal::{Attempt, Kind, Origin};
 use crate::problem::{Exit, Problem, Result};
 use crate::report::{Handoff, HandoffDocument};
 use crate::text;
@@ -17,18 +19,21 @@ pub(super) struct Args {
     version: Option<String>,
 }
 
-pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let control = Control::open()?;
     let status = control.status()?;
     let payloads = control.payloads()?;
     let chosen = choose(&status, &payloads, args.version.as_deref())?;
-    // I/O may be held, that of the disk which this program lies on included.
-    let critical = Critical::enter()?;
-    let report = control.adopt(chosen.id)?;
-    drop(critical);
-    let document = HandoffDocument::new(Handoff::of(&report));
+    let version = chosen.version;
+    let attempt = Attempt::begin(Kind::Adopt, origin, "", version.as_str());
+    let (document, exit) = recorded_as(output, attempt, || {
+        // I/O may be held, that of the disk which this program lies on included.
+        let _critical = Critical::enter()?;
+        let report = control.adopt(chosen.id)?;
+        Ok((HandoffDocument::new(Handoff::of(&report)), exit(&control, &report)))
+    })?;
     output.show(&document, |document, paint| text::handoff(&document.handoff, paint))?;
-    Ok(exit(&control, &report))
+    Ok(exit)
 }
 
 /// How an adopt ends: if it did not succeed, I/O may still be held.

@@ -4,7 +4,9 @@
 use atom_abi::control::PayloadInfo;
 
 use super::output::Output;
+use super::recorded::recorded;
 use crate::control::Control;
+use crate::journal::{Attempt, Kind, Origin};
 use crate::kmod;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::CommitDocument;
@@ -16,22 +18,27 @@ pub(super) struct Args {
     unload: bool,
 }
 
-pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let control = Control::open()?;
     let status = control.status()?;
     let payloads = control.payloads()?;
     let (live, parked) = pair(status.live, status.parked, &payloads)?;
-    control.commit(live.id)?;
-    let mut document = CommitDocument {
-        schema: CommitDocument::SCHEMA.to_owned(),
-        version: live.version.as_str().to_owned(),
-        parked: parked.map(|parked| parked.version.as_str().to_owned()).unwrap_or_default(),
-        unloaded: false,
-    };
-    if let Some(parked) = parked.filter(|_| args.unload) {
-        kmod::remove(parked.module.as_str())?;
-        document.unloaded = true;
-    }
+    let was = parked.map(|parked| parked.version.as_str().to_owned()).unwrap_or_default();
+    let attempt = Attempt::begin(Kind::Commit, origin, &was, live.version.as_str());
+    let document = recorded(output, attempt, || {
+        control.commit(live.id)?;
+        let mut document = CommitDocument {
+            schema: CommitDocument::SCHEMA.to_owned(),
+            version: live.version.as_str().to_owned(),
+            parked: was.clone(),
+            unloaded: false,
+        };
+        if let Some(parked) = parked.filter(|_| args.unload) {
+            kmod::remove(parked.module.as_str())?;
+            document.unloaded = true;
+        }
+        Ok(document)
+    })?;
     output.show(&document, |document, _| {
         let CommitDocument { version, parked, unloaded, .. } = document;
         match (unloaded, parked.is_empty()) {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use super::adopt;
 use super::output::Output;
+use super::recorded::recorded;
 use crate::critical::Critical;
+use crate::journal::{Attempt, Kind, Origin};
 use crate::module_file::{check, ModuleFile};
 use crate::node::{Local, Node};
 use crate::problem::{Exit, Problem, Result};
@@ -20,25 +22,14 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
-pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let node = Local::open()?;
     let site = Site::survey(&node)?;
     let file = ModuleFile::read(&args.file)?;
     check(&file, &site.release, &site.status, site.live())?;
-    // I/O may be held, that of the disk which this program lies on included.
-    let critical = Critical::enter()?;
-    let id = insert_payload(&node, &file)?;
-    let adopted = match site.live() {
-        Some(_) => None,
-        None => Some(take_over(&node, &file, id)?),
-    };
-    drop(critical);
-    let document = LoadDocument {
-        schema: LoadDocument::SCHEMA.to_owned(),
-        module: file.name.clone(),
-        version: file.version().to_owned(),
-        adopted,
-    };
+    let from = site.live().map_or("", |live| live.version.as_str());
+    let attempt = Attempt::begin(Kind::Load, origin, from, file.version());
+    let document = recorded(output, attempt, || load(&node, &site, &file))?;
     output.show(&document, |document, paint| {
         let mut text = format!("payload {} is loaded", document.version);
         match &document.adopted {
@@ -57,6 +48,22 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         text
     })?;
     Ok(Exit::Done)
+}
+
+fn load(node: &Local, site: &Site, file: &ModuleFile) -> Result<LoadDocument> {
+    // I/O may be held, that of the disk which this program lies on included.
+    let _critical = Critical::enter()?;
+    let id = insert_payload(node, file)?;
+    let adopted = match site.live() {
+        Some(_) => None,
+        None => Some(take_over(node, file, id)?),
+    };
+    Ok(LoadDocument {
+        schema: LoadDocument::SCHEMA.to_owned(),
+        module: file.name.clone(),
+        version: file.version().to_owned(),
+        adopted,
+    })
 }
 
 /// Lets the new payload adopt. One that does not is removed again.

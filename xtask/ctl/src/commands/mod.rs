@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::control::DEFAULT_DEADLINE;
 use crate::drain::AtDeadline;
+use crate::journal::Origin;
 use crate::problem::{Exit, Problem, Result};
 use crate::quantity::parse_duration;
 use crate::upgrade::Terms;
@@ -23,6 +24,7 @@ mod list;
 mod load;
 mod output;
 mod policy;
+mod recorded;
 mod recover;
 mod rollback;
 mod status;
@@ -46,6 +48,9 @@ struct Cli {
     /// Look for payloads in this folder instead of the standard ones. Can be given several times.
     #[arg(long = "dir", value_name = "DIR", global = true)]
     folders: Vec<PathBuf>,
+    /// On whose behalf, for the journal.
+    #[arg(long, value_enum, default_value_t, global = true, hide = true)]
+    origin: Origin,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -143,14 +148,14 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
     match cli.verb {
         Verb::Status => status::run(output),
         Verb::List => list::run(output, cli.folders),
-        Verb::Load(args) => load::run(output, &args),
-        Verb::Upgrade(args) => upgrade::run(output, args, cli.folders),
-        Verb::Rollback(args) => rollback::run(output, &args),
-        Verb::Commit(args) => commit::run(output, &args),
-        Verb::Recover(args) => recover::run(output, &args, cli.folders),
-        Verb::Abandon(args) => abandon::run(output, &args),
-        Verb::Adopt(args) => adopt::run(output, &args),
-        Verb::Unload(args) => unload::run(output, &args),
+        Verb::Load(args) => load::run(output, &args, cli.origin),
+        Verb::Upgrade(args) => upgrade::run(output, args, cli.folders, cli.origin),
+        Verb::Rollback(args) => rollback::run(output, &args, cli.origin),
+        Verb::Commit(args) => commit::run(output, &args, cli.origin),
+        Verb::Recover(args) => recover::run(output, &args, cli.folders, cli.origin),
+        Verb::Abandon(args) => abandon::run(output, &args, cli.origin),
+        Verb::Adopt(args) => adopt::run(output, &args, cli.origin),
+        Verb::Unload(args) => unload::run(output, &args, cli.origin),
         Verb::Volume(args) => volume::run(output, &args),
         Verb::Apply(args) => apply::run(output, &args),
         Verb::Verify(args) => verify::run(output, &args, cli.folders),
@@ -206,6 +211,8 @@ mod tests {
             "atomctl upgrade a.ko --cold --at-deadline fail",
             "atomctl upgrade a.ko --soak 30s --stall 5s --max-errors 3 --no-canary --keep-parked",
             "atomctl upgrade a.ko --soak 0s",
+            "atomctl upgrade 2.1.0 --origin fleet",
+            "atomctl --origin package rollback",
             "atomctl rollback --at-deadline reissue",
             "atomctl abandon --forsake",
             "atomctl commit --unload",
@@ -257,6 +264,7 @@ mod tests {
             "atomctl upgrade a.ko --cold --keep-parked",
             "atomctl upgrade a.ko --deadline 5",
             "atomctl upgrade a.ko --at-deadline hope",
+            "atomctl upgrade 2.1.0 --origin nobody",
             "atomctl upgrade a.ko --cold --soak 30s",
             "atomctl upgrade a.ko --forsake --soak 30s",
             "atomctl upgrade a.ko --stall 5s",

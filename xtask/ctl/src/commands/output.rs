@@ -71,6 +71,12 @@ impl Output {
         }
     }
 
+    /// Tells of something that went wrong beside what was asked for.
+    pub(super) fn warn(&self, text: &str) {
+        let paint = Paint::for_stream(&stderr());
+        let _ = writeln!(stderr(), "  {} {text}", paint.notable("warning:"));
+    }
+
     /// The machine that this process runs on. For people, drains that take long are shown.
     pub(super) fn local(&self) -> Result<Local> {
         let node = Local::open()?;

@@ -4,13 +4,16 @@
 use std::path::PathBuf;
 
 use super::output::Output;
+use super::recorded::recorded;
 use super::Deadline;
+use crate::journal::{Attempt, Kind, Origin};
 use crate::module_file::ModuleFile;
 use crate::node::kernel_release;
 use crate::places::Places;
 use crate::problem::{Exit, Result};
+use crate::report::RecoveryOutcome;
 use crate::text;
-use crate::upgrade::{self, Choice, Files, Wish};
+use crate::upgrade::{self, Choice, Files, Site, Wish};
 
 /// Without a direction it goes back where that is possible, and forth where it is not.
 #[derive(Debug, clap::Args)]
@@ -36,7 +39,12 @@ pub(super) struct Args {
     deadline: Deadline,
 }
 
-pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result<Exit> {
+pub(super) fn run(
+    output: &Output,
+    args: &Args,
+    folders: Vec<PathBuf>,
+    origin: Origin,
+) -> Result<Exit> {
     let node = output.local()?;
     let places = Places::chosen(folders, &kernel_release()?);
     let files = Files {
@@ -49,7 +57,22 @@ pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result
         _ => Wish::Least,
     };
     let choice = Choice { wish, deadline: args.deadline.get(), dry: args.plan, force: args.force };
-    let done = upgrade::recover(&node, choice, files)?;
+    let done = if args.plan {
+        upgrade::recover(&node, choice, files)?
+    } else {
+        let site = Site::survey(&node)?;
+        let from = site.live().map_or("", |live| live.version.as_str());
+        let attempt = Attempt::begin(Kind::Recover, origin, from, "");
+        let settling = attempt.settling();
+        recorded(output, attempt, || {
+            let done = upgrade::recover(&node, choice, files)?;
+            if let Err(warning) = settling.settle(&done.live, done.outcome == RecoveryOutcome::Held)
+            {
+                output.warn(&warning);
+            }
+            Ok(done)
+        })?
+    };
     output.show(&done, text::recovery)?;
     Ok(done.outcome.exit())
 }

@@ -4,7 +4,9 @@
 use atom_abi::control::{payload_state, PayloadInfo};
 
 use super::output::Output;
+use super::recorded::recorded;
 use crate::control::Control;
+use crate::journal::{Attempt, Kind, Origin};
 use crate::kmod;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::UnloadDocument;
@@ -15,16 +17,21 @@ pub(super) struct Args {
     version: Option<String>,
 }
 
-pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
+pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let control = Control::open()?;
     let payloads = control.payloads()?;
-    let chosen = choose(&payloads, control.status()?.live, args.version.as_deref())?;
-    kmod::remove(chosen.module.as_str())?;
-    let document = UnloadDocument {
-        schema: UnloadDocument::SCHEMA.to_owned(),
-        module: chosen.module.as_str().to_owned(),
-        version: chosen.version.as_str().to_owned(),
-    };
+    let live = control.status()?.live;
+    let chosen = choose(&payloads, live, args.version.as_deref())?;
+    let version = chosen.version;
+    let attempt = Attempt::begin(Kind::Unload, origin, version.as_str(), "");
+    let document = recorded(output, attempt, || {
+        kmod::remove(chosen.module.as_str())?;
+        Ok(UnloadDocument {
+            schema: UnloadDocument::SCHEMA.to_owned(),
+            module: chosen.module.as_str().to_owned(),
+            version: version.as_str().to_owned(),
+        })
+    })?;
     output.show(&document, |document, _| {
         format!("payload {} is unloaded (module {})\n", document.version, document.module)
     })?;

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use super::output::Output;
 use super::Drained;
+use crate::journal::Origin;
 use crate::node::kernel_release;
 use crate::places::Places;
 use crate::problem::{Exit, Problem, Result};
 use crate::quantity::parse_duration;
 use crate::report::Mode;
-use crate::upgrade::{Soak, Terms, DEFAULT_STALL};
+use crate::upgrade::{Soak, Target, Terms, DEFAULT_STALL};
 use crate::{text, upgrade};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The payload to upgrade to.
-    file: PathBuf,
+    /// The payload to upgrade to: a file (its name has a / or ends in .ko), or a version that is installed.
+    #[arg(value_name = "FILE|VERSION", value_parser = Target::parse)]
+    what: Target,
     /// Remove the old module before the new one is inserted; Atom holds I/O meanwhile.
     #[arg(long)]
     cold: bool,
@@ -59,7 +61,12 @@ impl Args {
     }
 }
 
-pub(super) fn run(output: &Output, args: Args, folders: Vec<PathBuf>) -> Result<Exit> {
+pub(super) fn run(
+    output: &Output,
+    args: Args,
+    folders: Vec<PathBuf>,
+    origin: Origin,
+) -> Result<Exit> {
     let terms = args.terms();
     if args.cold && terms.forsake {
         return Err(Problem::usage(
@@ -82,7 +89,7 @@ pub(super) fn run(output: &Output, args: Args, folders: Vec<PathBuf>) -> Result<
             humantime::format_duration(soak.time)
         ));
     }
-    let report = upgrade::run_on(&node, &args.file, &options, &terms)?;
+    let report = upgrade::run_recorded(&node, &args.what, &options, &terms, origin)?;
     output.show(&report, text::upgrade)?;
     Ok(report.exit())
 }

@@ -29,10 +29,12 @@ mod cold;
 #[cfg(test)]
 mod fake_node;
 mod plan;
+mod recorded;
 mod recover;
 mod soak;
 #[cfg(test)]
 mod soak_tests;
+mod target;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -42,7 +44,9 @@ mod watch;
 pub use back::{choose_parked, switch_back, switch_back_on};
 pub use candidate::{insert_payload, registered};
 pub use plan::{Plan, Way};
+pub use recorded::{record, run_recorded};
 pub use recover::{recover, Choice, Files, Wish};
+pub use target::Target;
 pub use terms::{Soak, Terms, DEFAULT_STALL};
 
 /// What can be chosen about an upgrade.
@@ -96,10 +100,20 @@ pub fn run_on<N: Node>(
     options: &Options,
     terms: &Terms,
 ) -> Result<UpgradeReport> {
+    run_to(node, ModuleFile::read(target), options, terms)
+}
+
+/// The same to a file that was read before, or could not be.
+pub fn run_to<N: Node>(
+    node: &N,
+    file: std::result::Result<ModuleFile, Refused>,
+    options: &Options,
+    terms: &Terms,
+) -> Result<UpgradeReport> {
     let _claim = node.claim()?;
     let site = Site::survey(node)?;
     let from = site.live().map_or("", |live| live.version.as_str());
-    let file = match ModuleFile::read(target) {
+    let file = match file {
         Ok(file) => file,
         Err(why) => {
             let report = UpgradeReport::begin(&site.release, from, "", options.mode);

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The journal: what was attempted on this machine, and what became of it.
+//!
+//! A record says that something *began*, durably, before anything changes. One says how it *ended*, with the whole
+//! report. Where the second is missing the tool was killed, or the machine lost its power; `recover` then writes what it
+//! found: the attempt is *settled*.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `/var/lib/atom/journal` | the records, one a line, see the `line` module; nothing in it is ever changed |
+//! | `/var/lib/atom/journal.1` to `.4` | older ones |
+//! | `/run/atom/spool` | records that are not on the disk yet. It lies in memory |
+//! | `/run/atom/attempt` | number of the last attempt |
+//! | `/run/atom/journal.lock`, `spool.lock` | who writes |
+//!
+//! Any disk may be one that Atom holds, also the one with the journal. So a record goes to the spool first, which needs no
+//! disk, and from there to the disk when I/O flows: by the same process, or by the next one that runs. A disk that fails
+//! or does not answer costs an attempt a warning and a few seconds, never its success.
+
+mod attempt;
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod fake;
+mod flow;
+mod line;
+mod log;
+mod medium;
+mod record;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod who;
+
+pub use attempt::Attempt;
+pub use record::{Began, Ended, Identity, Kind, Moment, Origin, Process, Record, Settled};
+pub use store::{Found, Journal};
+pub use verdict::{Recorded, Verdict};
+
+/// The records of this machine, oldest first.
+pub fn read() -> Vec<Record> {
+    Journal::standard().read().records
+}

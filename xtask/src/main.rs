@@ -11,6 +11,7 @@ mod kbuild;
 mod kernel;
 mod lock;
 mod modules;
+mod node;
 mod places;
 mod problem;
 mod product;

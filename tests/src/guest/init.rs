@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 use super::command_line::CommandLine;
 use super::moving::{self, Moved};
+use super::node;
 use super::systemd;
 use crate::site::{Site, Spec};
 
@@ -54,8 +55,11 @@ pub fn run() -> ! {
     power_off()
 }
 
-/// Writes everything back and turns the machine off.
+/// Writes everything back and turns the machine off, or has systemd do so where it is the first process.
 pub fn power_off() -> ! {
+    if node::is_one() {
+        node::shut_down();
+    }
     nix::unistd::sync();
     loop {
         match reboot(RebootMode::RB_POWER_OFF) {
@@ -76,13 +80,16 @@ fn prepare() -> Result<Option<Pid>> {
     for (kind, place, options) in MOUNTS {
         mount_one(kind, place, options)?;
     }
+    let line = CommandLine::read()?;
+    if line.value(node::WORD).is_some() {
+        node::become_it(&line)?;
+    }
     run_to_end("modprobe", &["configfs"])?;
     let (kind, place, options) = CONFIGFS;
     mount_one(kind, place, options)?;
     nix::unistd::sethostname("atom").context("cannot set the host name")?;
     std::fs::write("/proc/sys/kernel/sysrq", "1").context("cannot enable sysrq")?;
     run_to_end("ip", &["link", "set", "lo", "up"])?;
-    let line = CommandLine::read()?;
     for module in line.list("modprobe") {
         run_to_end("modprobe", &[module])?;
     }
@@ -123,7 +130,7 @@ fn mount_one(kind: &str, place: &str, options: &str) -> Result<()> {
         .with_context(|| format!("cannot mount {kind} on {place}"))
 }
 
-fn run_to_end(program: &str, args: &[&str]) -> Result<()> {
+pub(super) fn run_to_end(program: &str, args: &[&str]) -> Result<()> {
     let status = Command::new(program)
         .args(args)
         .status()

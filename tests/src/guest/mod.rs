@@ -6,4 +6,5 @@ pub mod command_line;
 pub mod init;
 pub mod kmsg;
 pub mod moving;
+pub mod node;
 pub mod systemd;

@@ -24,6 +24,7 @@ mod machine;
 mod mixed;
 mod network;
 mod nobody;
+mod node;
 mod pause;
 mod preserved;
 mod recover;
@@ -80,6 +81,8 @@ pub enum Tools {
     Small,
     /// NBD servers, LVM, dm-crypt, udev and systemd as well.
     Large,
+    /// A whole Debian on a disk of its own, booted by systemd, with nothing of Atom but packages in `/packages`.
+    Node,
 }
 
 /// What becomes of the power of a machine. In each boot the scenario runs anew, with the disks and the notes of the boot
@@ -90,7 +93,7 @@ pub enum Power {
     /// There is one boot.
     Stays,
     /// There are two, and the machine is turned off between them as it should be. In the second one systemd is the first
-    /// process.
+    /// process; on a node it is in both, and the first one ends with a reboot.
     Cycled,
     /// It is cut at a random moment, so many times, and there is one more boot after the last. What the disks and the
     /// server on the host have not flushed is lost with it.

@@ -3,7 +3,7 @@
 
 use super::{
     assembled, busy, changes, completion_races_teardown, cuts, dead, faults, guest, half_adopted,
-    handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody,
+    handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody, node,
     pause, preserved, recover, refusals, root, saturated_queue, semantics, shortage, smoke, soak,
     stale_aborting, started_before_gone, steps, stuck, timers, tool, upgrades, versions, volumes,
     Machine, Power, Scenario, Tools, LARGE, PLAIN,
@@ -13,6 +13,9 @@ use super::{
 const VOLUMES: Machine = Machine { tools: Tools::Large, ..LARGE };
 /// The same with three disks.
 const DISKS: Machine = Machine { disks_mib: &[64, 64, 64], ..VOLUMES };
+
+/// A node.
+const NODE: Machine = Machine { tools: Tools::Node, ..PLAIN };
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
@@ -904,5 +907,13 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 180,
         run: assembled::systemd_mounts_a_volume_at_boot,
+    },
+    Scenario {
+        name: "a_node_is_a_debian_that_boots_and_shuts_down",
+        what: "A node: systemd, sshd, dpkg, rpm, the stock kernel and nothing of Atom; it is up soon, and goes down in order.",
+        machine: Machine { power: Power::Cycled, ..NODE },
+        expected_log: &[],
+        limit_seconds: 120,
+        run: node::a_node_is_a_debian_that_boots_and_shuts_down,
     },
 ];

@@ -4,10 +4,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use atom_tests::scenarios::Tools;
 
 use crate::sysroot::{Sysroot, Target};
 use crate::testing::{gates, scenario, Verdict};
-use crate::{host, places, problem, product};
+use crate::{host, node, places, problem, product};
 
 /// The name and version of the document that `--json` prints.
 const SCHEMA: &str = "atom.test-report/1";
@@ -98,11 +99,13 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
 }
 
 fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) -> Result<()> {
-    let initramfs = product::guest(sysroot)?;
-    for description in scenario::all()? {
-        if !args.wants(&description.name) {
-            continue;
-        }
+    let mut initramfs = product::guest(sysroot)?;
+    let mut wanted = scenario::all()?;
+    wanted.retain(|description| args.wants(&description.name));
+    if wanted.iter().any(|description| description.tools == Tools::Node) {
+        initramfs = initramfs.and_nodes(node::Parts::make(sysroot, None)?);
+    }
+    for description in wanted {
         for round in 1..=args.repeat {
             if args.repeat > 1 {
                 eprintln!("round {round} of {}", args.repeat);

@@ -7,7 +7,7 @@
 
 pub mod archive;
 pub mod chroot;
-mod provision;
+pub mod provision;
 pub mod recipe;
 pub mod stages;
 pub mod suite;

@@ -40,27 +40,32 @@ fn bootstrap(sysroot: &Sysroot, mirror: &str, step: &Step) -> Result<()> {
         std::fs::remove_dir_all(&root)
             .with_context(|| format!("cannot remove {}", root.display()))?;
     }
-    let shared = archive::host_settings()?.into_iter().map(|line| format!("--aptopt={line}"));
     step.run(
-        // In namespaces of its own, and killed with us: its processes and what it mounts in the tree go away
-        // together, so that a run that was interrupted leaves nothing but files.
-        &CommandLine::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap"])
-            .args(shared)
-            .args(["--mode=root", "--variant=minbase", "--architectures=amd64"])
+        &debian_tree()?
             .arg("--skip=cleanup/apt")
-            .arg(format!("--keyring={}", offer::KEYRING))
-            .arg("--aptopt=APT::Install-Recommends \"false\"")
-            .arg("--aptopt=Acquire::Languages \"none\"")
-            .arg("--aptopt=APT::Sandbox::User \"root\"")
-            .arg("--dpkgopt=force-unsafe-io")
             .arg(sysroot.suite.sources[0])
             .arg(&root)
             .args(sysroot.suite.source_lines(mirror)),
     )?;
     write_inside(&root, "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")?;
     step.run(&CommandLine::new("chmod").arg("755").arg(root.join("usr/sbin/policy-rc.d")))
+}
+
+/// What makes a Debian tree of a suite; the suite's name, the folder and the sources are to be added. It is in namespaces of
+/// its own, and killed with us: its processes and what it mounts in the tree go away together, so that a run that was
+/// interrupted leaves nothing but files.
+pub fn debian_tree() -> Result<CommandLine> {
+    let shared = archive::host_settings()?.into_iter().map(|line| format!("--aptopt={line}"));
+    Ok(CommandLine::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap"])
+        .args(shared)
+        .args(["--mode=root", "--variant=minbase", "--architectures=amd64"])
+        .arg(format!("--keyring={}", offer::KEYRING))
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Languages \"none\"")
+        .arg("--aptopt=APT::Sandbox::User \"root\"")
+        .arg("--dpkgopt=force-unsafe-io"))
 }
 
 fn install(sysroot: &Sysroot, packages: Vec<String>, step: &Step) -> Result<()> {

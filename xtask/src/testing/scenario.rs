@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use atom_tests::power::Wish;
 use atom_tests::random::{self, Random};
-use atom_tests::scenarios::{Description, Outcome, Power};
+use atom_tests::scenarios::{Description, Outcome, Power, Tools};
 use atom_tests::{kernel_log, power};
 
 use super::cuts::{Cut, Cuts, PowerSwitch};
@@ -148,7 +148,8 @@ impl Boot<'_> {
         if self.slow {
             cmdline.push("atom.slow".to_owned());
         }
-        if self.number > 0 && scenario.power == Power::Cycled {
+        let is_node = scenario.tools == Tools::Node;
+        if self.number > 0 && scenario.power == Power::Cycled && !is_node {
             cmdline.push("atom.systemd".to_owned());
         }
         let config = VmConfig {

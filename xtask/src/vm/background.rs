@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::initramfs::Initramfs;
 use super::link::Link;
 use super::served::Served;
-use super::{qemu, Qemu, Vm, VmConfig};
+use super::{qemu, Qemu, Vm, VmConfig, POWEROFF_LIMIT};
 use crate::lock::{self, Lock};
 use crate::places;
 use crate::problem::failed;
@@ -97,6 +97,7 @@ fn attach(pid: Pid) -> Result<Vm> {
         folder: qemu::Folder::of_running(dir),
         link,
         served: Served::none(),
+        poweroff_limit: POWEROFF_LIMIT,
     })
 }
 

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use atom_tests::scenarios::Tools;
 
 use crate::fingerprint::Fingerprint;
+use crate::node::Parts;
 use crate::progress::Step;
 use crate::sysroot::Sysroot;
 use crate::{kbuild, lock, modules, places, programs};
@@ -134,7 +135,7 @@ const FILES: &[&str] = &[
 
 /// What the scripts below have in common. They work in the folder `tree`; what is in the folder `below` of an archive that
 /// is unpacked before is left out.
-const COPY: &str = r#"
+pub const COPY: &str = r#"
 there() { [ -e "./$1" ] || [ -e "../below/$1" ]; }
 place() { # a file, as it is
   there "$1" || { mkdir -p ".$(dirname "$1")"; cp -L "$1" ".$1"; }
@@ -250,9 +251,16 @@ find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc > ../overlay.par
 mv ../overlay.part ../overlay.cpio
 "#;
 
-/// The archives of an initramfs.
+/// What guests boot from.
 #[derive(Clone, Debug)]
 pub struct Initramfs {
+    guest: Option<Archives>,
+    node: Option<Parts>,
+}
+
+/// The archives of the guests that live in their initramfs.
+#[derive(Clone, Debug)]
+struct Archives {
     base: PathBuf,
     more: PathBuf,
     overlay: PathBuf,
@@ -264,20 +272,46 @@ impl Initramfs {
         let base = base(sysroot)?;
         let more = more(sysroot, &base)?;
         let overlay = overlay(sysroot, &[&base, &more])?;
-        Ok(Self { base, more, overlay })
+        Ok(Self { guest: Some(Archives { base, more, overlay }), node: None })
+    }
+
+    /// That of nodes alone.
+    pub fn of_nodes(parts: Parts) -> Self {
+        Self { guest: None, node: Some(parts) }
+    }
+
+    /// The same, for nodes as well.
+    pub fn and_nodes(self, parts: Parts) -> Self {
+        Self { node: Some(parts), ..self }
+    }
+
+    /// What nodes boot from besides.
+    pub fn node(&self) -> Result<&Parts> {
+        self.node.as_ref().context("nothing was made for nodes")
     }
 
     /// Writes it as one file, in the order in which the kernel unpacks it.
     pub fn write(&self, tools: Tools, to: &Path) -> Result<()> {
         let mut file = std::fs::File::create(to)?;
-        let more = (tools == Tools::Large).then_some(&self.more);
-        for archive in [Some(&self.base), more, Some(&self.overlay)].into_iter().flatten() {
+        for archive in self.archives(tools)? {
             let mut from = std::fs::File::open(archive)
                 .with_context(|| format!("cannot open {}", archive.display()))?;
             std::io::copy(&mut from, &mut file)?;
         }
         file.flush()?;
         Ok(())
+    }
+
+    fn archives(&self, tools: Tools) -> Result<Vec<&PathBuf>> {
+        if tools == Tools::Node {
+            return Ok(self.node()?.archives.iter().collect());
+        }
+        let Archives { base, more, overlay } =
+            self.guest.as_ref().context("nothing was made for guests without a disk")?;
+        Ok(match tools {
+            Tools::Large => vec![base, more, overlay],
+            Tools::Small | Tools::Node => vec![base, overlay],
+        })
     }
 }
 
@@ -296,7 +330,7 @@ fn more(sysroot: &Sysroot, base: &Path) -> Result<PathBuf> {
 }
 
 /// An archive of the cache, named by what it is made from: the sysroot, the script and its arguments.
-fn archive(
+pub fn archive(
     sysroot: &Sysroot,
     what: &str,
     title: &str,

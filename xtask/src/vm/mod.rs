@@ -42,8 +42,9 @@ use served::Served;
 /// How long a guest may take from power-on to its agent's hello. Emulated ones on a busy host need most of it.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a guest may take to turn itself off.
+/// How long a guest may take to turn itself off, and a node, in which systemd stops one unit after the other.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(30);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(100);
 
 /// How long small requests may take.
 const SHORT: Duration = Duration::from_secs(30);
@@ -70,6 +71,8 @@ pub struct VmConfig {
     pub server_mib: u64,
     /// The programs in the guest.
     pub tools: Tools,
+    /// The port of the host's loopback that leads to its sshd. Only a node has one.
+    pub ssh_port: Option<u16>,
     /// Whether its clock counts its instructions: a nanosecond each, whatever the host does meanwhile.
     pub counted: bool,
 }
@@ -87,6 +90,7 @@ impl VmConfig {
             will_be_cut: false,
             server_mib: 0,
             tools: Tools::Small,
+            ssh_port: None,
             counted: false,
         }
     }
@@ -98,6 +102,7 @@ pub struct Vm {
     folder: Folder,
     link: Link,
     served: Served,
+    poweroff_limit: Duration,
 }
 
 /// Cuts a machine off: no part of it does anything from one moment to the next.
@@ -140,7 +145,11 @@ impl Vm {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
-        Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release)
+        let mut vm = Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release)?;
+        if config.tools == Tools::Node {
+            vm.poweroff_limit = SHUTDOWN_LIMIT;
+        }
+        Ok(vm)
     }
 
     /// Waits for a machine's line and for the hello on it.
@@ -173,7 +182,7 @@ impl Vm {
             (Ok(theirs), Some(link)) if theirs == release => {
                 // QEMU read it before the guest ran, and a hundred folders with one each fill a disk.
                 let _ = std::fs::remove_file(folder.path.join(qemu::INITRD));
-                return Ok(Self { qemu, folder, link, served });
+                return Ok(Self { qemu, folder, link, served, poweroff_limit: POWEROFF_LIMIT });
             }
             (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),
             (Err(problem), _) => problem,
@@ -264,14 +273,14 @@ impl Vm {
     /// Has the guest turn itself off, and waits until it has.
     pub fn poweroff(mut self) -> Result<()> {
         self.link.send(Action::Poweroff {})?;
-        let deadline = Instant::now() + POWEROFF_LIMIT;
+        let deadline = Instant::now() + self.poweroff_limit;
         while self.qemu.end()?.is_none() {
             if Instant::now() > deadline {
                 return Err(failed(
                     "the guest did not turn itself off",
                     format!(
                         "it was still running after {} s{}",
-                        POWEROFF_LIMIT.as_secs(),
+                        self.poweroff_limit.as_secs(),
                         last_words(&self.folder.path)
                     ),
                     "something in it holds the shutdown up; read the console above",

@@ -5,12 +5,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use atom_tests::guest::node::{ROOT_SERIAL, WORD};
 use atom_tests::link::PORT;
+use atom_tests::scenarios::Tools;
 
 use super::initramfs::Initramfs;
 use super::link::{LINE, MONITOR};
 use super::{accel, served, VmConfig};
 use crate::command_line::CommandLine;
+use crate::fingerprint::Fingerprint;
 use crate::lock::{self, Lock};
 use crate::places;
 use crate::sysroot::Sysroot;
@@ -23,6 +26,9 @@ pub const MARKS: &str = "marks";
 
 /// The beginning of the names of a machine's disks, in its folder.
 const DISK: &str = "disk";
+
+/// The disk with the root file system of a node.
+const ROOT_DISK: &str = "disk-root";
 
 /// What a machine is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +106,47 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
             .and_then(|file| file.set_len(mib << 20))
             .with_context(|| format!("cannot create {}", path.display()))?;
     }
+    if config.tools == Tools::Node && !(config.keep_disks && dir.join(ROOT_DISK).exists()) {
+        let root = if config.will_be_cut { Root::Copy } else { Root::Overlay };
+        root.make(sysroot, &initramfs.node()?.image, &dir)?;
+    }
     Ok(Folder { path: dir, _turn: Some(turn) })
+}
+
+/// A node's own root file system.
+#[derive(Clone, Copy, Debug)]
+enum Root {
+    /// What differs from the image, which all machines read.
+    Overlay,
+    /// A copy, because the server of a disk that loses what was not flushed serves whole files.
+    Copy,
+}
+
+impl Root {
+    fn make(self, sysroot: &Sysroot, image: &Path, dir: &Path) -> Result<()> {
+        let cache = places::cache()?;
+        let name = image.file_name().context("an image without a name")?.to_string_lossy();
+        let to = format!("/mnt/vm/{ROOT_DISK}");
+        let inside = sysroot.chroot().bind(dir, "vm").bind(&cache, "cache");
+        let command = match self {
+            Root::Overlay => inside
+                .command("qemu-img")
+                .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+                .args([format!("/mnt/cache/{name}"), to]),
+            Root::Copy => inside
+                .command("cp")
+                .args(["--sparse=always", "--reflink=auto"])
+                .args([format!("/mnt/cache/{name}"), to]),
+        };
+        anyhow::ensure!(command.passes()?, "this command failed: {command}");
+        Ok(())
+    }
+}
+
+/// The names of a machine's disks, in the order in which it has them.
+pub fn disks(config: &VmConfig) -> Vec<String> {
+    let root = (config.tools == Tools::Node).then(|| ROOT_DISK.to_owned());
+    (0..config.disks_mib.len()).map(|index| format!("{DISK}{index}")).chain(root).collect()
 }
 
 /// Deletes the disks of the machine called `name`, and leaves its logs.
@@ -123,11 +169,18 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         [("virtio_blk", !config.disks_mib.is_empty()), ("virtio_net", config.server_mib > 0)];
     let wanted: Vec<_> =
         modules.iter().filter(|(_, wanted)| *wanted).map(|(module, _)| *module).collect();
-    if !wanted.is_empty() {
+    let has_network = config.server_mib > 0 || config.ssh_port.is_some();
+    if config.tools == Tools::Node {
+        cmdline.extend(node_words(&config.name, has_network));
+    } else if !wanted.is_empty() {
         cmdline.push(format!("atom.modprobe={}", wanted.join(",")));
     }
     cmdline.extend(config.cmdline.iter().cloned());
     let mut chroot = sysroot.chroot().bind(dir, "vm");
+    if config.tools == Tools::Node {
+        // The image that the root is an overlay of.
+        chroot = chroot.bind(&places::cache()?, "cache");
+    }
     if what == Use::InBackground {
         chroot = chroot.outlive_us();
     }
@@ -166,21 +219,68 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         .arg(socket("link", LINE))
         .args(["-device", "virtio-serial-pci"])
         .args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
-    for index in 0..config.disks_mib.len() {
+    for disk in disks(config) {
         let (file, cache) = match config.will_be_cut {
-            false => (format!("/mnt/vm/{DISK}{index}"), "unsafe"),
+            false => (format!("/mnt/vm/{disk}"), "unsafe"),
             // Every flush of the guest becomes one of the server.
-            true => (format!("nbd+unix:///?socket={}", served::socket(index)), "none"),
+            true => (format!("nbd+unix:///?socket={}", served::socket(&disk)), "none"),
         };
+        let is_root = disk == ROOT_DISK;
+        let format = if is_root && !config.will_be_cut { "qcow2" } else { "raw" };
+        let serial = if is_root { format!(",serial={ROOT_SERIAL}") } else { String::new() };
         command = command
             .arg("-drive")
-            .arg(format!("file={file},format=raw,if=virtio,cache={cache},discard=unmap"));
+            .arg(format!(
+                "file={file},format={format},if=none,id={disk},cache={cache},discard=unmap"
+            ))
+            .arg("-device")
+            .arg(format!("virtio-blk-pci,drive={disk}{serial}"));
     }
-    if config.server_mib > 0 {
+    if has_network {
+        let forward = config.ssh_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22"));
         // The guest reaches the host's loopback at 10.0.2.2.
         command = command
-            .args(["-netdev", "user,id=net,restrict=off"])
+            .arg("-netdev")
+            .arg(format!("user,id=net,restrict=off{}", forward.unwrap_or_default()))
             .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     Ok(command)
+}
+
+/// Words of a node's kernel command line.
+fn node_words(name: &str, has_network: bool) -> Vec<String> {
+    let mut key = Fingerprint::default();
+    let machine = key.add(name).name();
+    let mut words = vec![
+        format!("atom.{WORD}"),
+        format!("systemd.hostname={}", host_name(name)),
+        // Machines of the same image are different ones.
+        format!("systemd.machine_id={machine}{machine}"),
+        // What systemd does, and in which order, is on the console.
+        "systemd.show_status=yes".to_owned(),
+        "systemd.log_color=no".to_owned(),
+        "net.ifnames=0".to_owned(),
+    ];
+    if has_network {
+        words.push("atom.network".to_owned());
+    }
+    words
+}
+
+/// A machine's name as a host may have it.
+fn host_name(name: &str) -> String {
+    let dashed = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    dashed.chars().take(60).collect::<String>().trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_has_letters_digits_and_dashes_and_is_short_enough() {
+        assert_eq!(host_name("canary"), "canary");
+        assert_eq!(host_name("a_node.1"), "a-node-1");
+        assert_eq!(host_name(&"x_".repeat(50)).len(), 59);
+    }
 }

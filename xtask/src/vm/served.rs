@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use nix::unistd::Pid;
 
-use super::VmConfig;
+use super::{qemu, VmConfig};
 use crate::command_line::CommandLine;
 use crate::sysroot::Sysroot;
 
@@ -30,8 +30,8 @@ pub const SERVER_DISK: &str = "disk-of-server";
 const VOLATILE: [&str; 2] = ["cache=writeback", "cache-min-block-size=4K"];
 
 /// Where the server of a disk listens, as QEMU sees it.
-pub fn socket(disk: usize) -> String {
-    format!("/mnt/vm/disk{disk}.sock")
+pub fn socket(disk: &str) -> String {
+    format!("/mnt/vm/{disk}.sock")
 }
 
 /// The servers of a machine. They end with it.
@@ -50,14 +50,14 @@ impl Served {
     pub fn start(sysroot: &Sysroot, config: &VmConfig, dir: &Path) -> Result<Self> {
         let mut served = Self::none();
         if config.will_be_cut {
-            for disk in 0..config.disks_mib.len() {
-                let command = nbdkit(sysroot, dir, &format!("disk{disk}"))
-                    .args(["--unix", &socket(disk), "--filter=cache", "file"])
-                    .arg(format!("/mnt/vm/disk{disk}"))
+            for disk in qemu::disks(config) {
+                let command = nbdkit(sysroot, dir, &disk)
+                    .args(["--unix", &socket(&disk), "--filter=cache", "file"])
+                    .arg(format!("/mnt/vm/{disk}"))
                     .args(VOLATILE);
                 // A socket that is left from the machine before would be in the way.
-                let _ = std::fs::remove_file(dir.join(format!("disk{disk}.sock")));
-                served.launch(&command, dir, &format!("disk{disk}"))?;
+                let _ = std::fs::remove_file(dir.join(format!("{disk}.sock")));
+                served.launch(&command, dir, &disk)?;
             }
         }
         if config.server_mib > 0 {

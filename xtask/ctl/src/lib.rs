@@ -10,6 +10,10 @@
 //! | [`upgrade`] | warm and cold upgrades, the soak, the way back, and recovering from a tool that died |
 //! | [`node`] | what an upgrade needs of a machine, so that tests can stand in for it |
 //! | [`journal`] | what was attempted on this machine, on its disk |
+//! | [`package`] | what the scripts of a payload's package ask for |
+//! | [`boot`], [`live`] | from a machine that has just started to one that serves, and back; what was committed last |
+//! | [`configuration`] | what the operator has chosen in a file |
+//! | [`release`] | which of two versions is the newer one |
 //! | [`volume`] | commands to the payload: the only module that knows what volumes are |
 //! | [`uevents`] | what payloads tell of themselves |
 //! | [`report`] | the JSON documents, to write and to read |
@@ -37,20 +41,25 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod blank;
+pub mod boot;
 mod caller;
 mod canary;
 pub mod commands;
+pub mod configuration;
 pub mod control;
 mod critical;
 pub mod drain;
 pub mod journal;
 pub mod kmod;
+pub mod live;
 pub mod module_file;
 pub mod node;
+pub mod package;
 pub mod places;
 pub mod problem;
 mod progress;
 pub mod quantity;
+pub mod release;
 pub mod report;
 #[expect(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;

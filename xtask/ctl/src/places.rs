@@ -17,13 +17,18 @@ pub struct Places {
 }
 
 impl Places {
-    /// Where packages put payloads for the kernel `release`.
+    /// Where payloads for the kernel `release` are looked for: where an operator puts them, where packages do, and where
+    /// copies are kept of those whose package went while they were live.
     pub fn standard(release: &str) -> Self {
-        Self::of(vec![
-            PathBuf::from("/lib/atom"),
-            Path::new("/lib/modules").join(release).join("extra/atom"),
-            Path::new(KEPT).join(release),
-        ])
+        let mut folders = vec![PathBuf::from("/lib/atom")];
+        folders.extend(Self::packaged(release).folders);
+        folders.push(Path::new(KEPT).join(release));
+        Self::of(folders)
+    }
+
+    /// Where packages put payloads for the kernel `release`.
+    pub fn packaged(release: &str) -> Self {
+        Self::of(vec![Path::new("/lib/modules").join(release).join("extra/atom")])
     }
 
     /// The given folders, or the standard ones when none is given.

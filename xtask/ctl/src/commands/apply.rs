@@ -27,10 +27,34 @@ pub(super) struct Args {
     /// Destroy volumes that are not in the file and not in use.
     #[arg(long)]
     prune: bool,
+    /// Only volumes over local targets, or only those over a network; the others stay as they are.
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "prune")]
+    only: Option<Scope>,
+}
+
+/// Volumes by what they need of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(super) enum Scope {
+    /// Memory and block devices of this machine.
+    Local,
+    /// At least one server, be it on this machine.
+    Network,
+}
+
+impl Scope {
+    /// Whether a volume over these targets belongs to it.
+    pub(super) fn has<'t>(self, targets: impl IntoIterator<Item = &'t At>) -> bool {
+        let needs_server = targets.into_iter().any(|at| matches!(at, At::Nbd(_)));
+        needs_server == (self == Self::Network)
+    }
 }
 
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
-    let wanted: Vec<Wanted> = read(&args.file)?.into_iter().map(|one| one.volume).collect();
+    let belongs = |volume: &Wanted| {
+        args.only.is_none_or(|scope| scope.has(volume.targets.iter().map(|target| &target.at)))
+    };
+    let listed = read(&args.file)?.into_iter().map(|one| one.volume);
+    let wanted: Vec<Wanted> = listed.filter(belongs).collect();
     let control = Control::open()?;
     let live = control.live()?;
     let capacity = |at: &At| Local.capacity(at);
@@ -102,6 +126,7 @@ fn read(path: &Path) -> Result<Vec<Listed>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::target::Target;
 
     #[test]
     fn a_file_that_is_wrong_is_told_with_its_name_and_its_line() {
@@ -115,6 +140,23 @@ mod tests {
         assert!(read(&path).unwrap_err().why.contains("UTF-8"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read(&path).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_volume_that_needs_a_server_belongs_to_the_network() {
+        let targets = |texts: &[&str]| -> Vec<At> {
+            texts.iter().map(|text| Target::parse(text).unwrap().at).collect()
+        };
+        for (texts, scope) in [
+            (&["ram:1M", "bdev:/dev/vda"][..], Scope::Local),
+            (&["bdev:/dev/vda", "nbd://store/db"], Scope::Network),
+            (&["nbd+unix:///db?socket=/run/nbd"], Scope::Network),
+        ] {
+            let ats = targets(texts);
+            for one in [Scope::Local, Scope::Network] {
+                assert_eq!(one.has(&ats), one == scope, "{texts:?}");
+            }
+        }
     }
 
     #[test]

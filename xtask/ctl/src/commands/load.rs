@@ -24,12 +24,7 @@ pub(super) struct Args {
 
 pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> {
     let node = Local::open()?;
-    let site = Site::survey(&node)?;
-    let file = ModuleFile::read(&args.file)?;
-    check(&file, &site.release, &site.status, site.live())?;
-    let from = site.live().map_or("", |live| live.version.as_str());
-    let attempt = Attempt::begin(Kind::Load, origin, from, file.version());
-    let document = recorded(output, attempt, || load(&node, &site, &file))?;
+    let document = bring(output, &node, &ModuleFile::read(&args.file)?, origin)?;
     output.show(&document, |document, paint| {
         let mut text = format!("payload {} is loaded", document.version);
         match &document.adopted {
@@ -48,6 +43,20 @@ pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> 
         text
     })?;
     Ok(Exit::Done)
+}
+
+/// Inserts a payload, which takes over when none is live, and writes that to the journal.
+pub(super) fn bring(
+    output: &Output,
+    node: &Local,
+    file: &ModuleFile,
+    origin: Origin,
+) -> Result<LoadDocument> {
+    let site = Site::survey(node)?;
+    check(file, &site.release, &site.status, site.live())?;
+    let from = site.live().map_or("", |live| live.version.as_str());
+    let attempt = Attempt::begin(Kind::Load, origin, from, file.version());
+    recorded(output, attempt, || load(node, &site, file))
 }
 
 fn load(node: &Local, site: &Site, file: &ModuleFile) -> Result<LoadDocument> {

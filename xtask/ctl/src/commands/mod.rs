@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::control::DEFAULT_DEADLINE;
 use crate::drain::AtDeadline;
 use crate::journal::Origin;
+use crate::live;
 use crate::problem::{Exit, Problem, Result};
 use crate::quantity::parse_duration;
 use crate::upgrade::Terms;
@@ -17,12 +18,14 @@ use crate::upgrade::Terms;
 mod abandon;
 mod adopt;
 mod apply;
+mod boot;
 mod commit;
 mod events;
 mod history;
 mod list;
 mod load;
 mod output;
+mod package;
 mod policy;
 mod recorded;
 mod recover;
@@ -89,6 +92,28 @@ enum Verb {
     Events(events::Args),
     /// Show or change what Atom does by itself.
     Policy(policy::Args),
+    /// Load Atom and the payload that was committed last; the units of a node call it.
+    #[command(hide = true)]
+    Boot(boot::Args),
+    /// What the scripts of packages call.
+    #[command(hide = true)]
+    Package(package::Args),
+}
+
+impl Verb {
+    /// Whether it may change which payload serves.
+    fn drives(&self) -> bool {
+        match self {
+            Self::Load(_)
+            | Self::Upgrade(_)
+            | Self::Rollback(_)
+            | Self::Commit(_)
+            | Self::Recover(_)
+            | Self::Adopt(_) => true,
+            Self::Package(args) => package::drives(args),
+            _ => false,
+        }
+    }
 }
 
 /// The drain's deadline, as an option.
@@ -135,12 +160,25 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return not_understood(&error, &arguments),
     };
     let output = Output::new(cli.json);
+    let drives = cli.verb.drives();
     match run(cli, &output) {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            if drives {
+                remember(&output);
+            }
+            exit
+        }
         Err(problem) => {
             output.fail(&problem);
             problem.exit
         }
+    }
+}
+
+/// Writes down what a boot is to load. What was done is done when that does not succeed.
+fn remember(output: &Output) {
+    if let Err(error) = live::remember() {
+        output.note(&format!("what serves is not written down for the next boot: {error}"));
     }
 }
 
@@ -162,6 +200,8 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::History => history::run(output),
         Verb::Events(args) => events::run(output, &args),
         Verb::Policy(args) => policy::run(output, &args),
+        Verb::Boot(args) => boot::run(output, &args),
+        Verb::Package(args) => package::run(output, args),
     }
 }
 
@@ -248,6 +288,13 @@ mod tests {
             "atomctl volume udev atom0",
             "atomctl apply volumes.toml",
             "atomctl apply volumes.toml --plan --prune --json",
+            "atomctl apply volumes.toml --only local",
+            "atomctl boot",
+            "atomctl boot --stop --only network",
+            "atomctl package coming 2.1.0 --kernel 7.2.12 --transaction 7",
+            "atomctl package installed 2.1.0",
+            "atomctl package installed 2.1.0 --named",
+            "atomctl package removing 2.1.0 --replaced",
             "atomctl verify",
             "atomctl history",
         ] {
@@ -285,6 +332,11 @@ mod tests {
             "atomctl volume create db --layout mirror --target ram:64M",
             "atomctl volume reconnect db --target 0",
             "atomctl apply",
+            "atomctl apply volumes.toml --only local --prune",
+            "atomctl apply volumes.toml --only both",
+            "atomctl boot --only local",
+            "atomctl package",
+            "atomctl package installed",
             "atomctl explode",
         ] {
             let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();

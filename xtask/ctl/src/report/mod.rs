@@ -5,6 +5,7 @@
 //! one ignores the fields that it does not know.
 
 mod applied;
+mod boot;
 mod event;
 mod handoff;
 mod listing;
@@ -20,6 +21,7 @@ mod upgrade;
 mod volume;
 
 pub use applied::{ApplyDocument, ApplyEntry, ApplyOutcome, ApplyResult};
+pub use boot::{BootDocument, StopDocument};
 pub use event::{Event, State, Told, What};
 pub use handoff::{
     failure_of, Blocker, Handoff, HandoffDocument, History, LoadDocument, UnloadDocument,

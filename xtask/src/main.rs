@@ -12,6 +12,7 @@ mod kernel;
 mod lock;
 mod modules;
 mod node;
+mod package;
 mod places;
 mod problem;
 mod product;
@@ -48,6 +49,7 @@ enum Command {
     Test(commands::test::Args),
     Fuzz(commands::fuzz::Args),
     Bench(commands::bench::Args),
+    Package(commands::package::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
         Command::Bench(args) => commands::bench::run(args, &target),
+        Command::Package(args) => commands::package::run(args, &target).map(done),
         Command::Fuzz(args) => commands::fuzz::run(args).map(done),
     };
     result.unwrap_or_else(|error| {

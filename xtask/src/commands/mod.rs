@@ -5,6 +5,7 @@ pub mod bench;
 pub mod build;
 pub mod fuzz;
 pub mod list;
+pub mod package;
 pub mod setup;
 pub mod status;
 pub mod test;

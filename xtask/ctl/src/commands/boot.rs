@@ -15,7 +15,7 @@ use crate::boot::candidates;
 use crate::configuration::Configuration;
 use crate::control::{Control, DEFAULT_DEADLINE};
 use crate::module_file::{check, ModuleFile};
-use crate::node::{kernel_release, Local, Node};
+use crate::node::{kernel_release, Local};
 use crate::places::Places;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::{BootDocument, Mode, StopDocument};

@@ -8,7 +8,7 @@ use std::io::{stderr, Write};
 use super::output::Output;
 use crate::node::kernel_release;
 use crate::package::{self, Outcome, Package, Payload, Process, Reason};
-use crate::problem::{Exit, Problem, Result};
+use crate::problem::{Exit, Result};
 use crate::quantity::show_micros;
 use crate::report::{Outcome as Ended, UpgradeReport};
 

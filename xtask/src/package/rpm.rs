@@ -76,26 +76,37 @@ pub fn make(sysroot: &Sysroot, content: &Content, request: &Request) -> Result<V
 
 /// The name of the spec, and its own macros.
 fn described(sysroot: &Sysroot, content: &Content) -> (&'static str, Vec<(&'static str, String)>) {
-    let kernel = || ("kernel", sysroot.kernel().release.clone());
+    let release = &sysroot.kernel().release;
+    let kernel = || [("kernel", release.clone()), ("kernel_version", as_version(release))];
     let interface =
         |abi: (u16, u16)| [("abi_major", abi.0.to_string()), ("abi_minor", abi.1.to_string())];
     match &content.kind {
         Kind::Atom { abi } => {
-            let mut macros = vec![kernel(), ("atom_version", content.version.clone())];
+            let mut macros = vec![("atom_version", content.version.clone())];
+            macros.extend(kernel());
             macros.extend(interface(*abi));
             ("kmod-atom", macros)
         }
         Kind::Payload { version, object, abi } => {
             let mut macros = vec![
-                kernel(),
                 ("payload", version.clone()),
                 ("payload_version", content.version.clone()),
                 ("object", object.clone()),
             ];
+            macros.extend(kernel());
             macros.extend(interface(*abi));
             ("kmod-atom-payload", macros)
         }
         Kind::Tools => ("atom-tools", vec![("tools_version", content.version.clone())]),
+    }
+}
+
+/// A kernel's release as rpm takes it for a version. It has one dash there, and kernels that come as rpm packages have no more;
+/// what provides another one writes it in the same way.
+fn as_version(release: &str) -> String {
+    match release.split_once('-') {
+        Some((version, rest)) => format!("{version}-{}", rest.replace('-', "_")),
+        None => release.to_owned(),
     }
 }
 
@@ -115,6 +126,17 @@ fn relations(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_release_of_a_kernel_becomes_a_version_with_one_dash() {
+        for (release, version) in [
+            ("7.2.12", "7.2.12"),
+            ("5.14.0-427.el9.x86_64", "5.14.0-427.el9.x86_64"),
+            ("7.2.12+deb13-cloud-amd64", "7.2.12+deb13-cloud_amd64"),
+        ] {
+            assert_eq!(as_version(release), version);
+        }
+    }
 
     #[test]
     fn what_rpm_asks_for_itself_is_not_shown() {

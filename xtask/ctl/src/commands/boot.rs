@@ -14,12 +14,13 @@ use super::output::Output;
 use crate::boot::candidates;
 use crate::configuration::Configuration;
 use crate::control::{Control, DEFAULT_DEADLINE};
+use crate::journal::Origin;
 use crate::module_file::{check, ModuleFile};
 use crate::node::{kernel_release, Local};
 use crate::places::Places;
 use crate::problem::{Exit, Problem, Result};
 use crate::report::{BootDocument, Mode, StopDocument};
-use crate::upgrade::{self, Site, Terms};
+use crate::upgrade::{self, Site, Target, Terms};
 use crate::volume::machine;
 use crate::volume::{self, client, Commands};
 use crate::{kmod, live};
@@ -96,7 +97,7 @@ fn start(output: &Output) -> Result<Exit> {
             if order.is_empty() {
                 warnings.push("no payload is installed for this kernel".to_owned());
             }
-            let live = first_that_serves(&node, &places, &order, &mut warnings)?;
+            let live = first_that_serves(output, &node, &places, &order, &mut warnings)?;
             document(live, false, warnings)
         }
     };
@@ -141,11 +142,9 @@ fn settle(
         old: None,
         places: places.clone(),
     };
-    let upgraded = places
-        .read_version(wanted)
-        .map_err(Problem::from)
-        .and_then(|file| upgrade::run_on(node, &file.path, &options, &Terms::default()));
-    let why = match upgraded {
+    let target = Target::Version(wanted.to_owned());
+    let terms = Terms::default();
+    let why = match upgrade::run_recorded(node, &target, &options, &terms, Origin::Boot) {
         Ok(report) if report.exit() == Exit::Done => return wanted.to_owned(),
         Ok(report) => report.reason.unwrap_or_default(),
         Err(problem) => problem.in_one_line(),
@@ -156,6 +155,7 @@ fn settle(
 
 /// Loads the first of these versions that takes over. An error when none does and there are some.
 fn first_that_serves(
+    output: &Output,
     node: &Local,
     places: &Places,
     order: &[String],
@@ -166,7 +166,7 @@ fn first_that_serves(
         let loaded = places
             .read_version(version)
             .map_err(Problem::from)
-            .and_then(|file| load::bring(node, &Site::survey(node)?, &file));
+            .and_then(|file| load::bring(output, node, &file, Origin::Boot));
         match loaded {
             Ok(_) => return Ok(Some(version.clone())),
             Err(problem) => {

@@ -105,7 +105,6 @@ fn hash_of(configuration: &str) -> String {
 }
 
 /// Makes a key and a certificate for it, for tests.
-#[cfg_attr(not(test), allow(dead_code))]
 pub fn make_key(sysroot: &Sysroot, folder: &Path) -> Result<Signing> {
     let command: CommandLine = sysroot.chroot().bind(folder, "key").command("openssl").args([
         "req",

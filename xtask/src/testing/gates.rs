@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{fuzzing, Verdict};
+use super::{fuzzing, packages, Verdict};
 use crate::command_line::CommandLine;
 use crate::kbuild::{self, Mode};
 use crate::sysroot::Sysroot;
@@ -113,7 +113,7 @@ pub fn host_side(wanted: impl Fn(&str) -> bool, mut report: impl FnMut(Verdict))
     Ok(())
 }
 
-/// Runs clippy on the kernel modules.
+/// Runs what needs the sysroot: clippy on the kernel modules, and packages of them.
 pub fn kernel_side(
     sysroot: &Sysroot,
     wanted: impl Fn(&str) -> bool,
@@ -123,6 +123,10 @@ pub fn kernel_side(
     let specs = modules::all()?;
     if wanted(name) && !specs.is_empty() {
         report(verdict(name, || kbuild::build(&specs, sysroot, Mode::Clippy).map(|_| ())));
+    }
+    let name = "packages say what they need and install where nothing runs";
+    if wanted(name) && !specs.is_empty() {
+        report(verdict(name, || packages::check(sysroot)));
     }
     Ok(())
 }

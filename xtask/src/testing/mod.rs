@@ -4,6 +4,7 @@
 mod cuts;
 pub mod fuzzing;
 pub mod gates;
+mod packages;
 pub mod scenario;
 
 use serde::Serialize;

@@ -8,7 +8,7 @@ use atom_tests::scenarios::Tools;
 
 use crate::sysroot::{Sysroot, Target};
 use crate::testing::{gates, scenario, Verdict};
-use crate::{host, node, places, problem, product};
+use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
 const SCHEMA: &str = "atom.test-report/1";
@@ -99,9 +99,13 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
 }
 
 fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) -> Result<()> {
-    let mut initramfs = product::guest(sysroot)?;
+    programs::build()?;
     let mut wanted = scenario::all()?;
     wanted.retain(|description| args.wants(&description.name));
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut initramfs = product::guest(sysroot)?;
     if wanted.iter().any(|description| description.tools == Tools::Node) {
         initramfs = initramfs.and_nodes(node::Parts::make(sysroot, None)?);
     }

@@ -62,6 +62,8 @@ const TOOLS: &[Plain] = &[
         "usr/lib/systemd/system/atom-volumes-network.service",
         0o644,
     ),
+    ("systemd/atom-metrics.service", "usr/lib/systemd/system/atom-metrics.service", 0o644),
+    ("systemd/atom-metrics.timer", "usr/lib/systemd/system/atom-metrics.timer", 0o644),
     ("systemd/atom.shutdown", "usr/lib/systemd/system-shutdown/atom", 0o755),
     ("preset/90-atom.preset", "usr/lib/systemd/system-preset/90-atom.preset", 0o644),
     ("udev/60-atom.rules", "usr/lib/udev/rules.d/60-atom.rules", 0o644),

@@ -44,8 +44,9 @@ units_are_right() {
     for unit in atom atom-volumes atom-volumes-network; do
         [ -n "$(find $root/etc/systemd/system/*.wants -name $unit.service)" ] || fail "$unit.service is enabled"
     done
+    [ -z "$(find $root/etc/systemd -name atom-metrics.timer)" ] || fail "the metrics are off"
     chroot $root systemd-analyze --man=no verify \
-        atom.service atom-volumes.service atom-volumes-network.service >$log 2>&1 || fail "the units are right"
+        atom.service atom-volumes.service atom-volumes-network.service atom-metrics.timer atom-metrics.service >$log 2>&1 || fail "the units are right"
     ! grep -v "^$" $log | grep -i atom || fail "the units are right without a warning"
     chroot $root udevadm verify --no-style /usr/lib/udev/rules.d/60-atom.rules >$log 2>&1 || fail "the udev rules are right"
     bash -n $root/usr/lib/dracut/modules.d/90atom/module-setup.sh

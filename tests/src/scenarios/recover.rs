@@ -2,6 +2,7 @@
 //! A tool that dies half-way: whatever it has left behind, `atomctl recover` finishes or undoes it, and nobody on the
 //! devices notices more than a pause.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub fn a_tool_that_is_killed_at_any_moment_leaves_what_can_be_recovered(
     let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
     let file = site.file("1.1.0").display().to_string();
     let mut served = [0u32; 2];
+    let mut ends = BTreeMap::new();
+    let mut known = last_number(&atomctl(&["history"], 0)?);
     for round in 0..30u64 {
         let cold = round % 2 == 1;
         let args = if cold { vec!["upgrade", "--cold", &file] } else { vec!["upgrade", &file] };
@@ -124,11 +127,47 @@ pub fn a_tool_that_is_killed_at_any_moment_leaves_what_can_be_recovered(
         ensure!(live == "1.0.0" || live == "1.1.0", "round {round}: {live:?} serves");
         served[usize::from(live == "1.1.0")] += 1;
         ensure!(site.node().status()?.held_ns == 0, "round {round}: I/O is held");
+        context.step(&format!("round {round}: the journal"));
+        let journal = atomctl(&["history"], 0)?;
+        let end = true_end(&journal, known, &live).with_context(|| format!("round {round}"))?;
+        *ends.entry(end).or_insert(0u32) += 1;
+        known = last_number(&journal);
         tidy(&site)?;
     }
+    ensure!(ends.keys().any(|end| end.starts_with("settled")), "no tool was killed: {ends:?}");
+    context.fact("ends_in_the_journal", &ends);
     context.fact("served_after_1_0_0_and_1_1_0", served);
     load.stop()?;
     site.leave()
+}
+
+/// What the journal says of the one upgrade behind attempt `known`, as `state: outcome`. An error when that is not what has
+/// happened: after it `live` serves.
+fn true_end(journal: &Value, known: u64, live: &str) -> Result<String> {
+    ensure!(journal["damaged"] == 0, "{journal}");
+    let attempts = journal["attempts"].as_array().context("no attempts")?;
+    let fresh = |one: &&Value| one["attempt"].as_u64() > Some(known) && one["kind"] == "upgrade";
+    let upgrades: Vec<&Value> = attempts.iter().filter(fresh).collect();
+    ensure!(upgrades.len() <= 1, "{upgrades:?}");
+    let Some(upgrade) = upgrades.first() else {
+        // It was killed before it had begun.
+        ensure!(live == "1.0.0", "{live} serves, and nothing was attempted");
+        return Ok("nothing".to_owned());
+    };
+    let text = |field: &str| upgrade[field].as_str().unwrap_or_default();
+    let (state, outcome) = (text("state"), text("outcome"));
+    let wanted = match outcome {
+        "finished" | "committed" | "switched" => "1.1.0",
+        _ => "1.0.0",
+    };
+    ensure!(matches!(state, "settled" | "ended") && live == wanted, "{live} serves: {upgrade}");
+    ensure!(text("from") == "1.0.0" && text("to") == "1.1.0", "{upgrade}");
+    Ok(format!("{state}: {outcome}"))
+}
+
+fn last_number(journal: &Value) -> u64 {
+    let attempts = journal["attempts"].as_array();
+    attempts.into_iter().flatten().filter_map(|one| one["attempt"].as_u64()).max().unwrap_or(0)
 }
 
 pub fn the_tool_watches_the_soak_and_goes_back(context: &mut Context) -> Result<()> {

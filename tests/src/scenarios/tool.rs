@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `atomctl` as a person uses it.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{ensure, Context as _, Result};
@@ -9,6 +11,11 @@ use serde_json::Value;
 use super::Context;
 use crate::load::fio::{Fio, Shape};
 use crate::site::{Site, Spec};
+
+const JOURNAL: &str = "/var/lib/atom/journal";
+const SPOOL: &str = "/run/atom/spool";
+/// How the record of an end begins.
+const ENDED: &str = r#"{"record":"ended""#;
 
 /// There and back between two payloads that both stay loaded.
 pub fn a_parked_payload_is_switched_back_to(context: &mut Context) -> Result<()> {
@@ -43,7 +50,14 @@ pub fn every_verb_answers_with_one_document(context: &mut Context) -> Result<()>
     atomctl(&create)?;
     let twice = Command::new("atomctl").args(create).output()?;
     ensure!(!twice.status.success(), "a name was taken twice");
-    for verb in [&["status"][..], &["list"], &["verify"], &["history"], &["volume", "list"]] {
+    for verb in [
+        &["status"][..],
+        &["list"],
+        &["verify"],
+        &["history"],
+        &["history", "--atom"],
+        &["volume", "list"],
+    ] {
         context.step(&verb.join(" "));
         let document = atomctl(verb)?;
         ensure!(text(&document, "schema")?.starts_with("atom."), "{document}");
@@ -56,12 +70,27 @@ pub fn every_verb_answers_with_one_document(context: &mut Context) -> Result<()>
     ensure!(site.live()?.is_empty(), "somebody is live after an abandon");
     let status = context.run(&["atomctl", "status"])?;
     ensure!(status.contains("held"), "{status}");
+    context.step("the journal has the abandon, though no disk may be written to");
+    let last = last_attempt()?;
+    ensure!(last["kind"] == "abandon" && last["outcome"] == "done", "{last}");
+    let ends = || -> Result<usize> { Ok(fs::read_to_string(JOURNAL)?.matches(ENDED).count()) };
+    let before = ends()?;
+    ensure!(fs::read_to_string(SPOOL)?.matches(ENDED).count() == 1, "the end is not in memory");
     atomctl(&["adopt"])?;
+    context.step("with I/O flowing again, both ends are on the disk");
+    ensure!(ends()? == before + 2 && !Path::new(SPOOL).exists(), "{} ends", ends()?);
+    let last = last_attempt()?;
+    ensure!(last["kind"] == "adopt" && last["state"] == "ended", "{last}");
     ensure!(site.live()? == "1.0.0", "nobody has adopted");
     atomctl(&["volume", "destroy", "data"])?;
     let usage = Command::new("atomctl").args(["--json", "bogus"]).output()?;
     ensure!(usage.status.code() == Some(2), "wrong usage: {}", usage.status);
     site.leave()
+}
+
+fn last_attempt() -> Result<Value> {
+    let journal = atomctl(&["history", "--last", "1"])?;
+    journal["attempts"].get(0).cloned().with_context(|| format!("no attempt in {journal}"))
 }
 
 fn atomctl(args: &[&str]) -> Result<Value> {

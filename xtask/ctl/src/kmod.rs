@@ -105,6 +105,12 @@ pub fn build_id(name: &str) -> Option<Vec<u8>> {
     note::build_id(&bytes)
 }
 
+/// The checksum of its sources that a loaded module was built with, where the kernel keeps it.
+pub fn source_version(name: &str) -> Option<String> {
+    let path = Path::new("/sys/module").join(normalised(name)).join("srcversion");
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
 /// The name that the kernel gives to a module: a dash in a file's name becomes an underscore.
 pub fn normalised(name: &str) -> String {
     name.replace('-', "_")

@@ -14,6 +14,8 @@
 //! | [`boot`], [`live`] | from a machine that has just started to one that serves, and back; what was committed last |
 //! | [`configuration`] | what the operator has chosen in a file |
 //! | [`release`] | which of two versions is the newer one |
+//! | [`metrics`] | what a monitoring system wants to know |
+//! | [`trace`], [`html`] | what the devices did around an upgrade, and a page that shows it |
 //! | [`volume`] | commands to the payload: the only module that knows what volumes are |
 //! | [`uevents`] | what payloads tell of themselves |
 //! | [`report`] | the JSON documents, to write and to read |
@@ -49,9 +51,11 @@ pub mod configuration;
 pub mod control;
 mod critical;
 pub mod drain;
+pub mod html;
 pub mod journal;
 pub mod kmod;
 pub mod live;
+pub mod metrics;
 pub mod module_file;
 pub mod node;
 pub mod package;
@@ -64,6 +68,7 @@ pub mod report;
 #[expect(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
 pub mod text;
+pub mod trace;
 pub mod uevents;
 pub mod upgrade;
 mod urgent;

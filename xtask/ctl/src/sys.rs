@@ -6,14 +6,17 @@
 //! the ABI). Each structure consists of integers and byte arrays, for which every pattern of bits is a
 //! valid value.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::mem::{offset_of, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 
 use atom_abi::control::{
     self, Command, Commit, DeviceInfo, Handoff, PayloadInfo, Report, ReportQuery, Settings, Status,
 };
 use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::Pid;
 use nix::Result;
 
 /// The minor version of the interface that the loaded Atom knows. One of 1.0 takes the structures of 1.0
@@ -140,6 +143,46 @@ pub(crate) fn set_realtime(on: bool) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Makes a process that has the memory of this one and none of its files but `word`, in a session of its own. It does
+/// `work`, writes to `word` what that returns, and ends; after `limit_s` seconds at the latest, unless it waits for a
+/// disk. Returns its number.
+pub(crate) fn aside(word: &File, limit_s: u32, work: impl FnOnce() -> String) -> Result<Pid> {
+    // SAFETY: Other threads of this process may hold locks at this moment, which nobody gives back in the child. It takes
+    // none of them: the C library makes those of its allocator fit for the child, `work` opens files of its own, and
+    // nothing is printed. It never returns from here.
+    let child = Errno::result(unsafe { libc::fork() })?;
+    if child != 0 {
+        return Ok(Pid::from_raw(child));
+    }
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let word = alone(word, limit_s)?;
+        (&word).write_all(work().as_bytes())
+    }));
+    // SAFETY: It ends this process without anything that this process had registered for its own end.
+    unsafe { libc::_exit(i32::from(!matches!(done, Ok(Ok(()))))) }
+}
+
+/// Leaves behind what a child has of its parent: the session, the files but `word`, and its patience.
+fn alone(word: &File, limit_s: u32) -> io::Result<File> {
+    const FIRST_FREE: libc::c_int = 3;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let word = word.try_clone()?;
+    // SAFETY: These calls take numbers only. The descriptors 0 to 2 become others of the same kind; what is closed is used
+    // by nobody in this process from here on: `null` is forgotten, and `word` moves to the number that is left open.
+    unsafe {
+        Errno::result(libc::setsid())?;
+        libc::alarm(limit_s);
+        for stream in 0..FIRST_FREE {
+            Errno::result(libc::dup2(null.as_raw_fd(), stream))?;
+        }
+        Errno::result(libc::dup2(word.as_raw_fd(), FIRST_FREE))?;
+        let (first, last) = (FIRST_FREE as libc::c_uint + 1, libc::c_uint::MAX);
+        Errno::result(libc::syscall(libc::SYS_close_range, first, last, 0))?;
+        std::mem::forget((null, word));
+        Ok(File::from_raw_fd(FIRST_FREE))
+    }
+}
+
 /// Whether this thread is in a real-time class.
 #[cfg(test)]
 pub(crate) fn is_realtime() -> bool {
@@ -150,6 +193,20 @@ pub(crate) fn is_realtime() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_aside_tells_its_word_and_has_no_other_file() {
+        let (mut read, write) = io::pipe().unwrap();
+        let write = File::from(std::os::fd::OwnedFd::from(write));
+        let files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let child = aside(&write, 60, || format!("{}", files())).unwrap();
+        drop(write);
+        let word = io::read_to_string(&mut read).unwrap();
+        // Three streams, the word, and the folder that is read.
+        assert_eq!(word, "5");
+        let ended = nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 0));
+    }
 
     #[test]
     fn the_number_of_an_ioctl_carries_the_bytes_that_are_exchanged() {

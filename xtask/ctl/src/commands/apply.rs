@@ -49,6 +49,20 @@ impl Scope {
     }
 }
 
+/// What would have to be done so that the volumes are those of the file. Nothing is changed.
+pub(super) fn planned(path: &Path, control: &Control) -> Result<Vec<ApplyEntry>> {
+    let wanted: Vec<Wanted> = read(path)?.into_iter().map(|one| one.volume).collect();
+    let live = control.live()?;
+    let capacity = |at: &At| Local.capacity(at);
+    let around = Circumstances {
+        payload: &live.version,
+        has_client: live.has_client,
+        prune: false,
+        capacity: &capacity,
+    };
+    Ok(apply::entries(&plan(&wanted, &client::present(control, &Local)?, &around)))
+}
+
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     let belongs = |volume: &Wanted| {
         args.only.is_none_or(|scope| scope.has(volume.targets.iter().map(|target| &target.at)))

@@ -16,6 +16,12 @@ use crate::report::{Entry, Listing};
 use crate::text;
 
 pub(super) fn run(output: &Output, folders: Vec<PathBuf>) -> Result<Exit> {
+    output.show(&read(folders)?, text::listing)?;
+    Ok(Exit::Done)
+}
+
+/// All payloads of this machine.
+pub(super) fn read(folders: Vec<PathBuf>) -> Result<Listing> {
     let release = kernel_release()?;
     // Files can be listed before Atom is loaded, and by anybody.
     let atom = match Control::open() {
@@ -23,13 +29,11 @@ pub(super) fn run(output: &Output, folders: Vec<PathBuf>) -> Result<Exit> {
         Err(_) => None,
     };
     let places = Places::chosen(folders, &release);
-    let document = Listing {
+    Ok(Listing {
         schema: Listing::SCHEMA.to_owned(),
         payloads: entries(&places, &release, atom.as_ref()),
         kernel: release,
-    };
-    output.show(&document, text::listing)?;
-    Ok(Exit::Done)
+    })
 }
 
 fn entries(
@@ -38,7 +42,12 @@ fn entries(
     atom: Option<&(Status, Vec<PayloadInfo>)>,
 ) -> Vec<Entry> {
     let registered = atom.map_or(&[][..], |(_, payloads)| payloads);
-    let mut entries: Vec<Entry> = registered.iter().map(Entry::registered).collect();
+    let mut entries: Vec<Entry> = registered
+        .iter()
+        .map(|payload| {
+            Entry::registered(payload).with_build_id(kmod::build_id(payload.module.as_str()))
+        })
+        .collect();
     let fits = |file: &ModuleFile| match atom {
         Some((status, payloads)) => {
             let live = payloads.iter().find(|payload| payload.id == status.live);
@@ -61,7 +70,10 @@ fn entries(
                 && kmod::normalised(&entry.module) == name
         });
         match (known, fits(&file)) {
-            (Some(entry), _) => entry.file = Some(path.display().to_string()),
+            (Some(entry), _) => {
+                entry.file = Some(path.display().to_string());
+                entry.installed = true;
+            }
             // Atom itself, and whatever else lies there.
             (None, Err(Refused::NotAPayload { .. })) => {}
             (None, fits) => {

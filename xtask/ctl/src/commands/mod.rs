@@ -24,17 +24,21 @@ mod events;
 mod history;
 mod list;
 mod load;
+mod metrics;
 mod output;
 mod package;
+mod plan;
 mod policy;
 mod recorded;
 mod recover;
+mod report;
 mod rollback;
 mod status;
 mod unload;
 mod upgrade;
 mod verify;
 mod volume;
+mod whole_file;
 
 use output::Output;
 
@@ -66,6 +70,8 @@ enum Verb {
     List,
     /// Insert a payload; the first one also becomes live.
     Load(load::Args),
+    /// Show what an upgrade would do, with every check; nothing is changed.
+    Plan(upgrade::Args),
     /// Replace the live payload.
     Upgrade(upgrade::Args),
     /// Switch back to the payload that was live before.
@@ -86,8 +92,12 @@ enum Verb {
     Apply(apply::Args),
     /// Check that what runs is what is installed.
     Verify(verify::Args),
-    /// Show the last handoffs.
-    History,
+    /// Show what was attempted on this machine, and what became of it.
+    History(history::Args),
+    /// Make a page about an attempt, with its phases and what the devices did drawn along the time.
+    Report(report::Args),
+    /// Show what a monitoring system wants to know, in the text format of Prometheus.
+    Metrics(metrics::Args),
     /// Tell what happens: handoffs, soaks, payloads that come, go or die.
     Events(events::Args),
     /// Show or change what Atom does by itself.
@@ -187,6 +197,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::Status => status::run(output),
         Verb::List => list::run(output, cli.folders),
         Verb::Load(args) => load::run(output, &args, cli.origin),
+        Verb::Plan(args) => plan::run(output, args, cli.folders),
         Verb::Upgrade(args) => upgrade::run(output, args, cli.folders, cli.origin),
         Verb::Rollback(args) => rollback::run(output, &args, cli.origin),
         Verb::Commit(args) => commit::run(output, &args, cli.origin),
@@ -197,7 +208,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::Volume(args) => volume::run(output, &args),
         Verb::Apply(args) => apply::run(output, &args),
         Verb::Verify(args) => verify::run(output, &args, cli.folders),
-        Verb::History => history::run(output),
+        Verb::History(args) => history::run(output, &args),
+        Verb::Report(args) => report::run(output, &args),
+        Verb::Metrics(args) => metrics::run(output, &args, cli.folders),
         Verb::Events(args) => events::run(output, &args),
         Verb::Policy(args) => policy::run(output, &args),
         Verb::Boot(args) => boot::run(output, &args),
@@ -252,6 +265,10 @@ mod tests {
             "atomctl upgrade a.ko --soak 30s --stall 5s --max-errors 3 --no-canary --keep-parked",
             "atomctl upgrade a.ko --soak 0s",
             "atomctl upgrade 2.1.0 --origin fleet",
+            "atomctl plan 2.1.0 --cold --json",
+            "atomctl metrics --out /a.prom",
+            "atomctl upgrade 2.1.0 --trace",
+            "atomctl report --attempt 7 --out /a.html",
             "atomctl --origin package rollback",
             "atomctl rollback --at-deadline reissue",
             "atomctl abandon --forsake",
@@ -297,6 +314,9 @@ mod tests {
             "atomctl package removing 2.1.0 --replaced",
             "atomctl verify",
             "atomctl history",
+            "atomctl history --last 5",
+            "atomctl history --attempt 7",
+            "atomctl history --atom",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }

@@ -34,6 +34,17 @@ impl Output {
         Ok(())
     }
 
+    /// Whether a program reads the output.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints text that is the same for everybody.
+    pub(super) fn text(&self, text: &str) {
+        // Whoever closed the output does not want to read why it cannot be written.
+        let _ = stdout().write_all(text.as_bytes());
+    }
+
     /// Prints for people what comes before the document that [`Output::show`] prints.
     pub(super) fn first<D>(&self, part: &D, human: impl FnOnce(&D, Paint) -> String) {
         if !self.json {

@@ -12,7 +12,7 @@ use crate::places::Places;
 use crate::problem::{Exit, Problem, Result};
 use crate::quantity::parse_duration;
 use crate::report::Mode;
-use crate::upgrade::{Soak, Target, Terms, DEFAULT_STALL};
+use crate::upgrade::{Recording, Soak, Target, Terms, DEFAULT_STALL};
 use crate::{text, upgrade};
 
 #[derive(Debug, clap::Args)]
@@ -45,19 +45,43 @@ pub(super) struct Args {
     /// During the soak, do not read the first and the last block of each device.
     #[arg(long, requires = "soak")]
     no_canary: bool,
+    /// Look at the devices for half a second before, meanwhile and half a second after, for atomctl report.
+    #[arg(long)]
+    trace: bool,
     #[command(flatten)]
     drained: Drained,
 }
 
 impl Args {
-    fn terms(&self) -> Terms {
+    /// The terms that these options mean.
+    pub(super) fn terms(&self) -> Result<Terms> {
         let soak = self.soak.map(|time| Soak {
             time,
             stall: self.stall.unwrap_or(DEFAULT_STALL),
             max_errors: self.max_errors,
             canary: !self.no_canary,
         });
-        Terms { soak, ..self.drained.terms() }
+        let terms = Terms { soak, ..self.drained.terms() };
+        if self.cold && terms.forsake {
+            return Err(Problem::usage(
+                "--cold and --forsake exclude each other",
+                "a payload that is not asked to abandon stays loaded, so there is no way back to its file",
+                "leave out --cold",
+            ));
+        }
+        Ok(terms)
+    }
+
+    /// What is named, and how.
+    pub(super) fn options(self, folders: Vec<PathBuf>) -> Result<(Target, upgrade::Options)> {
+        let options = upgrade::Options {
+            mode: if self.cold { Mode::Cold } else { Mode::Warm },
+            deadline: self.drained.deadline.get(),
+            keep_parked: self.keep_parked,
+            old: self.old,
+            places: Places::chosen(folders, &kernel_release()?),
+        };
+        Ok((self.what, options))
     }
 }
 
@@ -67,29 +91,17 @@ pub(super) fn run(
     folders: Vec<PathBuf>,
     origin: Origin,
 ) -> Result<Exit> {
-    let terms = args.terms();
-    if args.cold && terms.forsake {
-        return Err(Problem::usage(
-            "--cold and --forsake exclude each other",
-            "a payload that is not asked to abandon stays loaded, so there is no way back to its file",
-            "leave out --cold",
-        ));
-    }
+    let terms = args.terms()?;
+    let recording = Recording { origin, trace: args.trace };
     let node = output.local()?;
-    let options = upgrade::Options {
-        mode: if args.cold { Mode::Cold } else { Mode::Warm },
-        deadline: args.drained.deadline.get(),
-        keep_parked: args.keep_parked,
-        old: args.old,
-        places: Places::chosen(folders, &kernel_release()?),
-    };
+    let (target, options) = args.options(folders)?;
     if let Some(soak) = terms.soak.filter(|soak| !soak.time.is_zero()) {
         output.note(&format!(
             "after the switch the payload is watched for {}; atomctl commit and atomctl rollback end it before",
             humantime::format_duration(soak.time)
         ));
     }
-    let report = upgrade::run_recorded(&node, &args.what, &options, &terms, origin)?;
+    let report = upgrade::run_recorded(&node, &target, &options, &terms, recording)?;
     output.show(&report, text::upgrade)?;
     Ok(report.exit())
 }

@@ -7,6 +7,7 @@ use super::{
     who, Began, Ended, Identity, Journal, Kind, Moment, Origin, Process, Record, Recorded, Settled,
     Verdict,
 };
+use crate::control::Control;
 use crate::critical::{Critical, Locked};
 use crate::node::kernel_release;
 use crate::problem::{Exit, Problem};
@@ -35,7 +36,10 @@ impl Attempt {
 
     /// The same where there are two ways.
     pub fn begin_as(kind: Kind, mode: Option<Mode>, origin: Origin, from: &str, to: &str) -> Self {
-        Self::begin_in(Journal::standard(), kind, mode, origin, from, to)
+        let journal = Journal::standard();
+        let reports = Control::open().and_then(|control| control.reports()).unwrap_or_default();
+        journal.note_atoms_own(&reports);
+        Self::begin_in(journal, kind, mode, origin, from, to)
     }
 
     pub(super) fn begin_in(

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::fake::{Killed, Machine, Trouble, Which};
 use super::line::encode;
+use super::store::Flow;
 use super::tests::began;
 use super::{log, Journal, Record};
 
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn journal(machine: &Machine, limit: usize, flows: fn() -> bool) -> Journal {
     let (disk, memory) = (machine.folder(Which::Disk), machine.folder(Which::Memory));
-    Journal::of(disk, memory, limit, PATIENCE, flows)
+    Journal::of(disk, memory, limit, PATIENCE, Flow { flows, is_apart: never })
 }
 
 fn always() -> bool {

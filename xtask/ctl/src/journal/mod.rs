@@ -17,7 +17,9 @@
 //! disk, and from there to the disk when I/O flows: by the same process, or by the next one that runs. A disk that fails
 //! or does not answer costs an attempt a warning and a few seconds, never its success.
 
+mod atoms_own;
 mod attempt;
+mod beneath;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -26,8 +28,11 @@ mod flow;
 mod line;
 mod log;
 mod medium;
+mod patience;
 mod record;
 mod store;
+#[cfg(test)]
+pub(crate) mod test_records;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -35,8 +40,14 @@ mod who;
 
 pub use attempt::Attempt;
 pub use record::{Began, Ended, Identity, Kind, Moment, Origin, Process, Record, Settled};
+pub(crate) use store::{beside, read_beside};
 pub use store::{Found, Journal};
 pub use verdict::{Recorded, Verdict};
+
+/// The kernel's name for the time since this machine was started.
+pub fn boot() -> String {
+    who::boot()
+}
 
 /// The records of this machine, oldest first.
 pub fn read() -> Vec<Record> {

@@ -2,7 +2,7 @@
 //! What the journal says of an attempt.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::time::{clock_gettime, ClockId};
 use serde::{Deserialize, Serialize};
@@ -49,10 +49,17 @@ impl Moment {
         Self::of(SystemTime::now())
     }
 
+    /// The one that was so many nanoseconds after the machine was started.
+    pub(super) fn since_start(ns: u64) -> Self {
+        let now = Self::now();
+        let ago = Duration::from_nanos(now.monotonic_ns.saturating_sub(ns));
+        let wall = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { monotonic_ns: ns, ..Self::of(wall) }
+    }
+
     fn of(wall: SystemTime) -> Self {
         let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).ok();
-        let ns = monotonic
-            .and_then(|time| u64::try_from(std::time::Duration::from(time).as_nanos()).ok());
+        let ns = monotonic.and_then(|time| u64::try_from(Duration::from(time).as_nanos()).ok());
         Self {
             at: humantime::format_rfc3339_millis(wall).to_string(),
             monotonic_ns: ns.unwrap_or_default(),

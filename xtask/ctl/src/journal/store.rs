@@ -2,14 +2,16 @@
 //! From the spool to the disk, and back to whoever reads.
 
 use std::io;
-use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::path::Path;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
+use atom_abi::control::{cause, Report};
+
+use super::atoms_own::missing;
 use super::line::{self, Scan};
 use super::medium::{Folder, Medium, Memory};
-use super::{flow, log, Record};
+use super::{beneath, flow, log, patience, who, Record};
 
 const DISK: &str = "/var/lib/atom";
 const MEMORY: &str = "/run/atom";
@@ -19,17 +21,29 @@ const DISK_LOCK: &str = "journal.lock";
 const SPOOL_LOCK: &str = "spool.lock";
 /// How long a disk may take. One behind a volume whose server is gone takes for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
-const STACK_BYTES: usize = 256 << 10;
 
 /// Where the records are.
 #[derive(Clone)]
 pub struct Journal {
     places: Arc<Places>,
     patience: Duration,
-    flows: fn() -> bool,
+    writer: Writer,
+    flow: Flow,
 }
 
-struct Places {
+/// Who writes to the disk what waits in memory, and for how long that is waited for.
+pub(super) type Writer = fn(Duration, Arc<Places>) -> io::Result<()>;
+
+/// When the disk may be used.
+#[derive(Clone, Copy)]
+pub(super) struct Flow {
+    /// Whether I/O flows, so that it may be written to.
+    pub(super) flows: fn() -> bool,
+    /// Whether it may be read all the same.
+    pub(super) is_apart: fn() -> bool,
+}
+
+pub(super) struct Places {
     disk: Box<dyn Medium>,
     memory: Box<dyn Medium>,
     limit: usize,
@@ -54,7 +68,11 @@ impl Journal {
             // Then records that cannot be written to the disk end with this process.
             Err(_) => Box::<Memory>::default(),
         };
-        Self::of(Box::new(Folder::new(DISK)), memory, log::LIMIT, PATIENCE, flow::flows)
+        let is_apart = || beneath::is_without_atom(Path::new(DISK));
+        let flow = Flow { flows: flow::flows, is_apart };
+        let writer: Writer = |limit, places| patience::write(limit, || places.flush());
+        let disk = Box::new(Folder::new(DISK));
+        Self { writer, ..Self::of(disk, memory, log::LIMIT, PATIENCE, flow) }
     }
 
     pub(super) fn of(
@@ -62,9 +80,10 @@ impl Journal {
         memory: Box<dyn Medium>,
         limit: usize,
         patience: Duration,
-        flows: fn() -> bool,
+        flow: Flow,
     ) -> Self {
-        Self { places: Arc::new(Places { disk, memory, limit }), patience, flows }
+        let writer: Writer = |limit, places| patience::read(limit, move || places.flush());
+        Self { places: Arc::new(Places { disk, memory, limit }), patience, writer, flow }
     }
 
     /// The number of a new attempt.
@@ -90,7 +109,7 @@ impl Journal {
     pub(super) fn write(&self, record: &Record) -> Result<(), String> {
         let spooled = line::encode(record).and_then(|line| self.places.spool(&line));
         spooled.map_err(|error| format!("the journal has no record of this: {error}"))?;
-        if !(self.flows)() {
+        if !self.flows() {
             return Ok(());
         }
         self.flush().map_err(|error| {
@@ -100,22 +119,40 @@ impl Journal {
         })
     }
 
+    /// Writes what Atom has done by itself since the last record. What cannot be written now is found again by the next
+    /// tool.
+    pub(super) fn note_atoms_own(&self, reports: &[Report]) {
+        if reports.iter().all(|report| report.cause == cause::ASKED) {
+            return;
+        }
+        for (mut began, mut ended) in missing(&self.read().records, reports, &who::boot()) {
+            let attempt = self.number();
+            began.identity.attempt = attempt;
+            ended.identity.attempt = attempt;
+            let _ =
+                self.write(&Record::Began(began)).and_then(|()| self.write(&Record::Ended(ended)));
+        }
+    }
+
     /// Whether I/O flows, so that a disk may be written to.
     pub(super) fn flows(&self) -> bool {
-        (self.flows)()
+        (self.flow.flows)()
     }
 
     /// Writes to the disk what waits in memory.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.patiently(Places::flush)
+        (self.writer)(self.patience, Arc::clone(&self.places))
     }
 
     /// All records. Whatever cannot be read is told in the notes.
     pub fn read(&self) -> Found {
+        // Before the disk: what comes there meanwhile must not be missed.
+        let spooled = self.places.spooled();
         let mut scan = Scan::default();
         let mut notes = Vec::new();
-        if (self.flows)() {
-            match self.patiently(|places| log::read(places.disk.as_ref())) {
+        if self.flows() || (self.flow.is_apart)() {
+            let places = Arc::clone(&self.places);
+            match patience::read(self.patience, move || log::read(places.disk.as_ref())) {
                 Ok(read) => scan = read,
                 Err(error) => {
                     notes.push(format!("the journal in {DISK} could not be read: {error}"))
@@ -127,32 +164,30 @@ impl Journal {
         if scan.torn != 0 {
             notes.push(format!("{} bytes of a record that was not written to its end", scan.torn));
         }
-        match self.places.spooled() {
+        match spooled {
             Ok(spooled) => scan.add(&spooled),
             Err(error) => notes.push(format!("the spool in {MEMORY} could not be read: {error}")),
         }
         Found { records: scan.records, damaged: scan.damaged, notes }
     }
+}
 
-    /// Does something that may wait for the disk, for as long as that is worth it. A disk that does not answer keeps the
-    /// thread, and what it holds.
-    fn patiently<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Places) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let (done, answer) = channel();
-        let places = Arc::clone(&self.places);
-        Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            // Whoever asked may not wait any more.
-            let _ = done.send(work(&places));
-        })?;
-        answer.recv_timeout(self.patience).unwrap_or_else(|error| {
-            Err(io::Error::other(match error {
-                RecvTimeoutError::Timeout => format!("no answer after {:?}", self.patience),
-                RecvTimeoutError::Disconnected => "its thread has ended".to_owned(),
-            }))
-        })
+/// Writes to the disk of the journal something that is not worth waiting for: only when I/O flows.
+pub(crate) fn beside(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    if !flow::flows() {
+        return Err(io::Error::other("no disk is written to while I/O is held"));
     }
+    patience::write(PATIENCE, work)
+}
+
+/// Reads something from there, when that is safe.
+pub(crate) fn read_beside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    if !(flow::flows() || beneath::is_without_atom(Path::new(DISK))) {
+        return Err(io::Error::other("no disk is read while I/O is held"));
+    }
+    patience::read(PATIENCE, work)
 }
 
 impl Places {

@@ -7,26 +7,16 @@ use std::time::Duration;
 
 use super::line::{decode, encode};
 use super::medium::{Folder, Memory};
+use super::store::Flow;
 use super::*;
 use crate::problem::{Exit, Problem};
 use crate::report::{Mode, Outcome, UpgradeReport};
 
 const LIMIT: Duration = Duration::from_secs(60);
+const FLOWING: Flow = Flow { flows: || true, is_apart: || false };
 
 pub fn began(number: u64) -> Record {
-    Record::Began(Began {
-        identity: Identity { attempt: number, boot: "b".to_owned() },
-        moment: Moment { at: "2026-01-01T00:00:00.000Z".to_owned(), monotonic_ns: 7 },
-        kind: Kind::Upgrade,
-        mode: Some(Mode::Warm),
-        origin: Origin::Operator,
-        user: "root".to_owned(),
-        process: Process { id: 1, started: 2 },
-        from: "1.0.0".to_owned(),
-        to: "1.1.0".to_owned(),
-        kernel: "7.2.12".to_owned(),
-        tool: "0.1.0".to_owned(),
-    })
+    Record::Began(test_records::began(number))
 }
 
 /// Two folders that are gone at the end.
@@ -43,7 +33,7 @@ impl Place {
     fn journal(&self, limit: usize) -> Journal {
         let disk = Box::new(Folder::new(self.0.join("disk")));
         let memory = Box::new(Folder::new(self.0.join("memory")));
-        Journal::of(disk, memory, limit, LIMIT, || true)
+        Journal::of(disk, memory, limit, LIMIT, FLOWING)
     }
 }
 
@@ -192,7 +182,7 @@ fn a_disk_that_does_not_answer_costs_a_warning_and_no_more() {
     let (test, end) = channel();
     let disk = Box::new(Stuck(end.into()));
     let patience = Duration::from_millis(20);
-    let journal = Journal::of(disk, Box::<Memory>::default(), 1 << 20, patience, || true);
+    let journal = Journal::of(disk, Box::<Memory>::default(), 1 << 20, patience, FLOWING);
     let warning = journal.write(&began(1)).unwrap_err();
     assert!(warning.contains("no answer after 20ms"), "{warning}");
     assert_eq!(journal.read().records, [began(1)]);

@@ -41,6 +41,8 @@ pub struct ModuleFile {
     pub stamp: Option<Stamp>,
     /// Its build id, when the linker left one.
     pub build_id: Option<Vec<u8>>,
+    /// The checksum that the build made of its sources, when it did.
+    pub source_version: Option<String>,
 }
 
 impl ModuleFile {
@@ -77,7 +79,17 @@ impl ModuleFile {
             .transpose()
             .map_err(|error| Refused::BadStamp { path: path.to_owned(), why: error.to_string() })?;
         let build_id = found.build_id.and_then(note::build_id);
-        Ok(Self { path: path.to_owned(), name, vermagic, depends, stamp, build_id, bytes })
+        let source_version = value("srcversion");
+        Ok(Self {
+            path: path.to_owned(),
+            name,
+            vermagic,
+            depends,
+            stamp,
+            build_id,
+            source_version,
+            bytes,
+        })
     }
 
     /// The kernel release that the module was built for.

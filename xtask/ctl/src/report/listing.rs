@@ -86,6 +86,17 @@ pub struct Entry {
     pub file: Option<String>,
     /// Why it cannot take over here; null when it can.
     pub problem: Option<String>,
+    /// Build id in hexadecimal: of the code in memory for a registered payload, else of the file; null when it is not known.
+    #[serde(default)]
+    pub build_id: Option<String>,
+    /// A file with this payload is on this machine.
+    #[serde(default)]
+    pub installed: bool,
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Entry {
@@ -104,7 +115,15 @@ impl Entry {
             image_schemas: Some(schema_range(&payload.schema)),
             file: None,
             problem: None,
+            build_id: None,
+            installed: false,
         }
+    }
+
+    /// The same with what the kernel knows of the code in memory.
+    pub fn with_build_id(mut self, build_id: Option<Vec<u8>>) -> Self {
+        self.build_id = build_id.as_deref().map(hex);
+        self
     }
 
     /// A file that is not loaded.
@@ -118,6 +137,8 @@ impl Entry {
             image_schemas: stamp.map(|stamp| schema_range(&stamp.schema)),
             file: Some(file.path.display().to_string()),
             problem,
+            build_id: file.build_id.as_deref().map(hex),
+            installed: true,
         }
     }
 
@@ -131,6 +152,8 @@ impl Entry {
             image_schemas: None,
             file: Some(path.display().to_string()),
             problem: Some(problem),
+            build_id: None,
+            installed: true,
         }
     }
 }

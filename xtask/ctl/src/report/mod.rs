@@ -7,7 +7,9 @@
 mod applied;
 mod boot;
 mod event;
+mod foresight;
 mod handoff;
+mod journal;
 mod listing;
 mod outcome;
 mod phases;
@@ -23,10 +25,12 @@ mod volume;
 pub use applied::{ApplyDocument, ApplyEntry, ApplyOutcome, ApplyResult};
 pub use boot::{BootDocument, StopDocument};
 pub use event::{Event, State, Told, What};
+pub use foresight::{ExpectedPause, UpgradePlan};
 pub use handoff::{
     failure_of, Blocker, Handoff, HandoffDocument, History, LoadDocument, UnloadDocument,
 };
-pub use listing::{schema_range, Entry, EntryState, Listing, Schemas};
+pub use journal::{AttemptEntry, AttemptState, JournalDocument, LastAttempt};
+pub use listing::{hex, schema_range, Entry, EntryState, Listing, Schemas};
 pub use outcome::{Mode, Outcome};
 pub use phases::Phases;
 pub use policy::{CommitDocument, HoldPolicy, PolicyDocument, SoakPolicy};

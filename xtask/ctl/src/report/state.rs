@@ -7,7 +7,7 @@ use atom_abi::lifecycle::Place;
 use atom_abi::version::{caps, reason, AbiRange};
 use serde::{Deserialize, Serialize};
 
-use super::{micros, schema_range, DrainUnderWay, HoldPolicy, Schemas, SoakUnderWay};
+use super::{micros, schema_range, DrainUnderWay, HoldPolicy, LastAttempt, Schemas, SoakUnderWay};
 use crate::problem::Problem;
 
 /// What `status` prints.
@@ -73,6 +73,9 @@ pub struct StatusDocument {
     /// What has happened since Atom was loaded, counted.
     #[serde(default)]
     pub events: u64,
+    /// The last attempt to change what serves, when it has failed and nothing has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<LastAttempt>,
 }
 
 /// The payload that serves.
@@ -179,6 +182,7 @@ impl StatusDocument {
             fallback_error: status.fallback_error,
             checkpoint_bytes: status.checkpoint_bytes,
             events: status.events,
+            last_attempt: None,
         }
     }
 

@@ -44,6 +44,9 @@ pub struct UpgradeReport {
     pub outcome: Outcome,
     /// Why it is not committed; null when it is.
     pub reason: Option<String>,
+    /// When the first handoff began: nanoseconds of the kernel's monotonic clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_ns: Option<u64>,
     /// How long I/O was held.
     pub pause_us: u64,
     /// Time by phase, in the order in which they happened.
@@ -111,6 +114,7 @@ impl UpgradeReport {
             mode,
             outcome: Outcome::Refused,
             reason: None,
+            began_ns: None,
             pause_us: 0,
             phases_us: Phases::default(),
             devices: 0,
@@ -168,6 +172,9 @@ impl UpgradeReport {
             // Both are part of the time without a payload, see `settle_held`.
             phases.remove(phase::NAMES[phase::PREPARE]);
             phases.remove(phase::NAMES[phase::HELD]);
+        }
+        if self.began_ns.is_none() && report.started_ns != 0 {
+            self.began_ns = Some(report.started_ns);
         }
         self.phases_us.extend(&phases);
         // An adopt counts since the gate closed, so the later half has the whole pause.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! State and lists, for people.
 
+use super::journal::last_attempt;
 use super::policy::hold;
 use super::{handoff, row, table, Paint};
 use crate::quantity::{show_bytes, show_micros};
-use crate::report::{EntryState, History, Listing, Schemas, StatusDocument, Verification};
+use crate::report::{EntryState, History, Listing, Schemas, StatusDocument, Verdict, Verification};
 
 /// The state of Atom.
 pub fn status(status: &StatusDocument, paint: Paint) -> String {
@@ -72,6 +73,12 @@ pub fn status(status: &StatusDocument, paint: Paint) -> String {
     if let Some(refused) = &status.refused {
         rows.push(row(["refused", &format!("{}: {}", refused.version, refused.reason)]));
     }
+    if let Some(last) = &status.last_attempt {
+        rows.push(row(["attention", &paint.bad(&last_attempt(last))]));
+        if let Some(remedy) = &last.remedy {
+            rows.push(row(["what to do", remedy]));
+        }
+    }
     let mut text = table(&rows);
     if !status.devices.is_empty() {
         let mut rows = vec![row([
@@ -100,11 +107,12 @@ pub fn listing(listing: &Listing, paint: Paint) -> String {
     if listing.payloads.is_empty() {
         return "no payloads: none is loaded and none is installed\n".to_owned();
     }
-    let mut rows = vec![row(["version", "state", "ABI", "schemas", "module", "file"])];
+    let mut rows = vec![row(["version", "state", "build", "ABI", "schemas", "module", "file"])];
     rows.extend(listing.payloads.iter().map(|entry| {
         vec![
             dash(&entry.version),
             entry.state.to_string(),
+            dash(entry.build_id.as_deref().and_then(|id| id.get(..12)).unwrap_or_default()),
             dash(&entry.abi),
             entry.image_schemas.as_ref().map_or_else(|| "-".to_owned(), schemas),
             dash(&entry.module),
@@ -137,10 +145,13 @@ pub fn history(history: &History, paint: Paint) -> String {
 
 /// What was verified.
 pub fn verification(verification: &Verification, paint: Paint) -> String {
-    let width = verification.checks.iter().map(|check| check.name.chars().count()).max();
-    let width = width.unwrap_or(0);
-    verification
-        .checks
+    verdicts(&verification.checks, paint)
+}
+
+/// What was looked at, one thing a line.
+pub(super) fn verdicts(checks: &[Verdict], paint: Paint) -> String {
+    let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    checks
         .iter()
         .map(|check| {
             let mark = if check.ok { paint.good("ok   ") } else { paint.bad("WRONG") };
@@ -176,7 +187,7 @@ mod tests {
     use super::*;
     use crate::blank;
     use crate::module_file::test_file::{live, status as atom, TestFile};
-    use crate::report::{Entry, Verdict};
+    use crate::report::Entry;
 
     #[test]
     fn the_status_names_the_live_payload_and_the_held_time() {

@@ -4,6 +4,8 @@
 use crate::problem::Problem;
 
 mod event;
+mod foresight;
+mod journal;
 mod lists;
 mod paint;
 mod policy;
@@ -13,6 +15,8 @@ mod upgrade;
 mod volume;
 
 pub use event::event;
+pub use foresight::upgrade_plan;
+pub use journal::{attempt, journal};
 pub use lists::{history, listing, status, verification};
 pub use paint::Paint;
 pub use policy::policy;

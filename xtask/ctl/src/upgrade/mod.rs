@@ -28,6 +28,9 @@ mod candidate;
 mod cold;
 #[cfg(test)]
 mod fake_node;
+mod foresee;
+#[cfg(test)]
+mod foresee_tests;
 mod plan;
 mod recorded;
 mod recover;
@@ -43,8 +46,9 @@ mod watch;
 
 pub use back::{choose_parked, switch_back, switch_back_on};
 pub use candidate::{insert_payload, registered};
+pub use foresee::foresee;
 pub use plan::{Plan, Way};
-pub use recorded::{record, run_recorded};
+pub use recorded::{record, run_recorded, Recording};
 pub use recover::{recover, Choice, Files, Wish};
 pub use target::Target;
 pub use terms::{Soak, Terms, DEFAULT_STALL};
@@ -62,6 +66,16 @@ pub struct Options {
     pub old: Option<PathBuf>,
     /// Where the file of the old module is looked for.
     pub places: Places,
+}
+
+impl Options {
+    /// The file of the live payload, for the way back of a cold upgrade.
+    fn old_file(&self, site: &Site) -> Option<std::result::Result<ModuleFile, Refused>> {
+        site.live().map(|live| match &self.old {
+            Some(path) => ModuleFile::read(path),
+            None => self.places.read(live.module.as_str()),
+        })
+    }
 }
 
 /// The machine before the upgrade.
@@ -124,10 +138,7 @@ pub fn run_to<N: Node>(
     // Read now: later the disk may be held.
     let old = match options.mode {
         Mode::Warm => None,
-        Mode::Cold => site.live().map(|live| match &options.old {
-            Some(path) => ModuleFile::read(path),
-            None => options.places.read(live.module.as_str()),
-        }),
+        Mode::Cold => options.old_file(&site),
     };
     let settled = match terms.settle(node, &site, options.deadline, options.mode)? {
         Ok(settled) => settled,

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use atom_abi::control::{payload_state, DeviceInfo, PayloadInfo, Report, Status};
 use atom_abi::lifecycle::Place;
 
+mod package;
+mod volumes;
+
 use super::output::Output;
 use crate::control::Control;
 use crate::kmod;
@@ -15,8 +18,10 @@ use crate::module_file::{check, ModuleFile};
 use crate::node::kernel_release;
 use crate::places::Places;
 use crate::problem::{Exit, Result};
-use crate::report::{Verdict, Verification};
+use crate::report::{hex, Verdict, Verification};
 use crate::text;
+
+const ATOM: &str = "atom";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,11 +37,16 @@ pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result
     let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);
     let mut checks =
         vec![check_place(&status), check_alive(live), check_inverses(&control.reports()?)];
-    checks.extend(control.devices()?.iter().map(check_device));
+    let devices = control.devices()?;
+    checks.push(check_handles(&status, &devices));
+    checks.extend(devices.iter().map(check_device));
+    checks.extend(volumes::check_volumes(&control));
+    let places = Places::chosen(folders, &release);
+    checks.extend(check_atom(&places));
     if let Some(live) = live {
         let file = match &args.file {
             Some(path) => ModuleFile::read(path),
-            None => Places::chosen(folders, &release).read(live.module.as_str()),
+            None => places.read(live.module.as_str()),
         };
         match file {
             Ok(file) => {
@@ -49,6 +59,8 @@ pub(super) fn run(output: &Output, args: &Args, folders: Vec<PathBuf>) -> Result
                         .map_or_else(|| file.path.display().to_string(), |why| why.to_string()),
                 ));
                 checks.extend(check_live(live, &file, build_id.as_deref()));
+                checks.extend(check_source(&file, kmod::source_version(live.module.as_str())));
+                checks.push(package::check_package(&file.path));
             }
             Err(why) => checks.push(verdict("file", false, why.to_string())),
         }
@@ -98,6 +110,30 @@ fn check_inverses(reports: &[Report]) -> Verdict {
     )
 }
 
+fn check_handles(status: &Status, devices: &[DeviceInfo]) -> Verdict {
+    let sum: u64 = devices.iter().map(|device| u64::from(device.opens)).sum();
+    let detail = format!("{sum} open handles on {} devices", devices.len());
+    match sum == u64::from(status.opens) {
+        true => verdict("handles", true, detail),
+        false => verdict("handles", false, format!("{detail}, Atom says {}", status.opens)),
+    }
+}
+
+/// Atom itself, when its file is where modules are installed.
+fn check_atom(places: &Places) -> Option<Verdict> {
+    let file = ModuleFile::read(&places.find(ATOM)?).ok()?;
+    let (loaded, of_file) = (kmod::build_id(ATOM)?, file.build_id?);
+    let detail = format!("loaded {}, file {}", hex(&loaded), hex(&of_file));
+    Some(verdict("atom build id", loaded == of_file, detail))
+}
+
+/// The checksum that the build made of the sources, where the kernel keeps it.
+fn check_source(file: &ModuleFile, loaded: Option<String>) -> Option<Verdict> {
+    let (loaded, of_file) = (loaded?, file.source_version.as_ref()?);
+    let detail = format!("live {loaded}, file {of_file}");
+    Some(verdict("source version", &loaded == of_file, detail))
+}
+
 fn check_device(device: &DeviceInfo) -> Verdict {
     let name = format!("atom{}", device.id);
     let node = Path::new("/dev").join(&name);
@@ -142,10 +178,6 @@ fn check_live(live: &PayloadInfo, file: &ModuleFile, loaded: Option<&[u8]>) -> V
     checks
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +200,23 @@ mod tests {
             .map(|check| check.name)
             .collect();
         assert_eq!(wrong, ["version", "module"]);
+    }
+
+    #[test]
+    fn another_source_does_not_pass_and_one_that_nobody_knows_is_not_looked_at() {
+        let mut file = TestFile::payload("1.0.0").parse().unwrap();
+        file.source_version = Some("A1".to_owned());
+        assert!(check_source(&file, Some("A1".to_owned())).unwrap().ok);
+        assert!(!check_source(&file, Some("B2".to_owned())).unwrap().ok);
+        assert_eq!(check_source(&file, None), None);
+    }
+
+    #[test]
+    fn handles_that_no_device_has_do_not_pass() {
+        let device = DeviceInfo { opens: 2, ..crate::blank::DEVICE };
+        let status = |opens| Status { opens, ..status() };
+        assert!(check_handles(&status(4), &[device, device]).ok);
+        assert!(!check_handles(&status(5), &[device, device]).ok);
     }
 
     #[test]

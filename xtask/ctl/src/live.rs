@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! The version that was committed last, in `/var/lib/atom/live`: what a boot loads.
+//! The version that was committed last, in `/var/lib/atom/live`: what a boot loads. What a boot has loaded counts as committed,
+//! since there is nothing to go back to.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,10 +13,38 @@ use crate::control::Control;
 use crate::upgrade::Site;
 
 const PATH: &str = "/var/lib/atom/live";
+const FSTAB: &str = "/etc/fstab";
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The version that was committed last; none when nobody has written it, or it cannot be read yet.
 pub fn committed() -> Option<String> {
+    if is_to_be_mounted() {
+        return None;
+    }
     read(Path::new(PATH))
+}
+
+/// Whether the file system that the file lies on is still to be mounted, as early in a boot. What lies below its mount
+/// point is older than what lies on it.
+fn is_to_be_mounted() -> bool {
+    let text = |path| fs::read_to_string(path).unwrap_or_default();
+    lacks_a_mount(&text(FSTAB), &text(MOUNTS))
+}
+
+/// Whether a table of file systems names one for the file which the table of mounts does not have.
+fn lacks_a_mount(fstab: &str, mounts: &str) -> bool {
+    let is_mounted = |place: &str| {
+        // proc_pid_mountinfo(5): the fifth field.
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(place))
+    };
+    fstab
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(|place| if place.len() > 1 { place.trim_end_matches('/') } else { place })
+        .any(|place| {
+            place.starts_with('/') && Path::new(PATH).starts_with(place) && !is_mounted(place)
+        })
 }
 
 /// Writes down what is live, unless it soaks still, has died, or is written down already. Asks nothing of a disk while
@@ -26,6 +55,7 @@ pub fn remember() -> io::Result<()> {
     let (Ok(status), Ok(payloads)) = (control.status(), control.payloads()) else { return Ok(()) };
     let site = Site { release: String::new(), status, payloads };
     match site.live().filter(|live| is_settled(&site.status, live)) {
+        Some(_) if is_to_be_mounted() => Ok(()),
         Some(live) => write(Path::new(PATH), live.version.as_str()),
         None => Ok(()),
     }
@@ -73,6 +103,19 @@ mod tests {
         fs::write(&path, "\n").unwrap();
         assert_eq!(read(&path), None);
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_that_is_to_be_mounted_has_the_newer_file() {
+        let fstab = "# <file system> <mount point>\n/dev/vda1 / ext4 defaults 0 1\n\
+                     #/dev/vdc /var/lib ext4 defaults 0 2\n/dev/atom/logs /var/log ext4 defaults 0 2\n";
+        let root = "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n";
+        assert!(!lacks_a_mount(fstab, root));
+        assert!(!lacks_a_mount("", root));
+        let var = format!("{fstab}LABEL=var /var/ ext4 defaults 0 2\nswap none swap sw 0 0\n");
+        assert!(lacks_a_mount(&var, root));
+        let mounted = format!("{root}31 22 254:2 / /var rw - ext4 /dev/vdb rw\n");
+        assert!(!lacks_a_mount(&var, &mounted));
     }
 
     #[test]

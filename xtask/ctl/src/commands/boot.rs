@@ -39,6 +39,11 @@ pub(super) struct Args {
     only: Option<Scope>,
 }
 
+/// Whether it may change which payload serves.
+pub(super) fn drives(args: &Args) -> bool {
+    !args.stop
+}
+
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
     if args.stop {
         stop(output, args.only)

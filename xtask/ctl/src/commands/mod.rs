@@ -121,6 +121,7 @@ impl Verb {
             | Self::Recover(_)
             | Self::Adopt(_) => true,
             Self::Package(args) => package::drives(args),
+            Self::Boot(args) => boot::drives(args),
             _ => false,
         }
     }

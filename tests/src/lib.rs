@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod composed;
+pub mod console;
 pub mod demo;
 pub mod echo;
 pub mod firewall;
@@ -22,6 +23,7 @@ pub mod marked;
 pub mod nbd_client;
 pub mod new_root;
 pub mod outside;
+pub mod packaged;
 pub mod power;
 pub mod pressure;
 pub mod queue;

@@ -28,6 +28,8 @@ pub const PACKAGES: &str = "/packages";
 pub const HOST_KEY: &str = "host_key";
 /// Whom its sshd lets in.
 pub const AUTHORIZED_KEYS: &str = "authorized_keys";
+/// What the console said in the boot before; the host writes it when a node is booted again.
+pub const CONSOLE_BEFORE: &str = "/run/atom-host/console-before";
 /// What the disk with the root file system is called. The others have no name.
 pub const ROOT_SERIAL: &str = "atom-root";
 /// The word of the kernel's command line that makes a guest a node.

@@ -25,6 +25,7 @@ mod mixed;
 mod network;
 mod nobody;
 mod node;
+mod packages;
 mod pause;
 mod preserved;
 mod recover;
@@ -67,7 +68,7 @@ pub struct Machine {
     /// The programs on it.
     pub tools: Tools,
     /// MiB of an NBD server on the host, which the guest reaches over a network; 0: there is none, and no network. It is in
-    /// memory, unless the power is cut.
+    /// memory, unless the power is cut; that of a node is kept from boot to boot.
     pub server_mib: u64,
     /// What becomes of its power.
     pub power: Power,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! The node itself, before anything is installed on it.
+//! The node itself, before anything is installed on it, and how it comes up and goes down with volumes.
 
 use std::fs;
 use std::io::Read;
@@ -7,10 +7,16 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
 use super::Context;
-use crate::wait;
+use crate::guest::kmsg;
+use crate::guest::node::CONSOLE_BEFORE;
+use crate::packaged::{
+    configure, fstab, live, over_disks, rpm, run, run_saying, start, until_up, volumes, Load,
+    DEVICE, PLACE,
+};
+use crate::{console, wait};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Seconds from the kernel's start until everything is up. An idle host with two processors takes a fourth of it.
@@ -21,11 +27,7 @@ const FILE: &str = "/root/first-boot";
 /// Two boots, with the same root.
 pub fn a_node_is_a_debian_that_boots_and_shuts_down(context: &mut Context) -> Result<()> {
     context.fact("agent_after_seconds", uptime()?);
-    wait::until("systemd is done", PATIENCE, || {
-        let state = std::process::Command::new("systemctl").arg("is-system-running").output()?;
-        Ok(String::from_utf8_lossy(&state.stdout).trim() == "running")
-    })
-    .with_context(|| context.run(&["systemctl", "--failed", "--no-legend"]).unwrap_or_default())?;
+    until_up()?;
     let up = uptime()?;
     context.fact("up_after_seconds", up);
     ensure!(up < UP_LIMIT, "it was up after {up} s");
@@ -37,8 +39,8 @@ pub fn a_node_is_a_debian_that_boots_and_shuts_down(context: &mut Context) -> Re
     context.run(&["dpkg", "--audit"])?;
     let whose = context.run(&["dpkg-query", "-S", "/usr/bin/systemctl"])?;
     ensure!(whose.starts_with("systemd:"), "{whose}");
-    let provides = format!("kernel-uname-r = {release}");
-    context.run(&["rpm", "-q", "--whatprovides", &provides])?;
+    context.run(&["rpm", "-q", "--whatprovides", "kernel-uname-r"])?;
+    context.run(&["dpkg-query", "-W", "node-kernel"])?;
     ensure!(context.run(&["rpm", "-qa"])?.trim() == "debian-base-1-1.noarch", "other packages");
 
     context.step("sshd");
@@ -56,6 +58,102 @@ pub fn a_node_is_a_debian_that_boots_and_shuts_down(context: &mut Context) -> Re
     }
     ensure!(fs::read_to_string(FILE)? == "kept", "the root is another one");
     Ok(())
+}
+
+/// What stands on the console in the order in which a node must stop: each file system before its volume is closed, and the
+/// network after that.
+const LOCAL_ORDER: &[&str] =
+    &["Unmounted srv.mount", "closed: data", "Stopped atom-volumes.service"];
+const NETWORK_ORDER: &[&str] =
+    &["Unmounted mnt.mount", "closed: far", "Stopped atom-volumes-network"];
+/// Where the volume over the network is mounted.
+const FAR_PLACE: &str = "/mnt";
+/// Has what the units' programs say on the console, which outlives everything, before systemd says that they have ended.
+const ON_CONSOLE: &str = "[Service]\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
+
+/// Two boots. In the first one the volumes get file systems and lines in `fstab`; in the second one they are there by
+/// themselves.
+pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Result<()> {
+    let files = [PLACE, FAR_PLACE].map(|place| format!("{place}/file"));
+    until_up()?;
+    if context.boot()? == 0 {
+        first_boot_with_volumes(context)?;
+        for file in &files {
+            fs::write(file, "written in the first boot")?;
+        }
+        return Ok(());
+    }
+    context.step("what the first boot said at its end");
+    let console = fs::read_to_string(CONSOLE_BEFORE).context("no console of the first boot")?;
+    let end = console.find("Stopping ").map_or("", |at| &console[at..]);
+    for order in [LOCAL_ORDER, NETWORK_ORDER, &["Restarting system"]] {
+        console::has_in_order(end, order).map_err(|why| anyhow!("{why}; it said: {end}"))?;
+    }
+    let complaints = console::complaints(&console);
+    ensure!(complaints.is_empty(), "{complaints:?}");
+    let log = kmsg::read()?;
+    ensure!(!log.contains("recovery complete"), "a file system was not unmounted: {log}");
+
+    context.step("volumes before file systems, and file systems before what needs them");
+    ensure!(live()? == "2.0.0", "{} serves, and 2.0.0 was committed last", live()?);
+    for file in &files {
+        ensure!(fs::read_to_string(file)? == "written in the first boot", "{file} is wrong");
+    }
+    let order = [
+        ("atom.service", "atom-volumes.service"),
+        ("atom-volumes.service", "srv.mount"),
+        ("srv.mount", "local-fs.target"),
+        ("atom-volumes-network.service", "mnt.mount"),
+        ("mnt.mount", "remote-fs.target"),
+    ];
+    for (first, then) in order {
+        let (done, begun) = (when("ActiveEnter", first)?, when("InactiveExit", then)?);
+        ensure!(
+            done > 0 && done <= begun,
+            "{then} began at {begun} us, {first} was up at {done} us"
+        );
+    }
+
+    context.step("an upgrade by a package, and down with another payload than it came up with");
+    let mut load = Load::start()?;
+    let new = rpm("kmod-atom-payload", "2.1.0", "1")?;
+    run_saying("rpm", &["-i", "--replacepkgs", &new], "payload 2.1.0 is live")?;
+    load.goes_on()?;
+    load.stop(context)
+}
+
+fn first_boot_with_volumes(context: &mut Context) -> Result<()> {
+    for unit in ["atom-volumes.service", "atom-volumes-network.service"] {
+        let folder = format!("/etc/systemd/system/{unit}.d");
+        fs::create_dir_all(&folder)?;
+        fs::write(format!("{folder}/console.conf"), ON_CONSOLE)?;
+    }
+    let packages = [
+        rpm("kmod-atom", "*", "1")?,
+        rpm("atom-tools", "*", "1")?,
+        rpm("kmod-atom-payload", "2.0.0", "1")?,
+    ];
+    run_saying("rpm", &["-i", &packages[0], &packages[1], &packages[2]], "")?;
+    configure("[packages]\nsoak = \"1s\"\n")?;
+    let server = context.command_line().value("server").context("no server on the host")?;
+    let far = format!("[[volume]]\nname = \"far\"\ntargets = [\"nbd://{server}/\"]\n");
+    volumes(&format!("{}{far}", over_disks()))?;
+    start(&["atom.service", "atom-volumes.service", "atom-volumes-network.service"])?;
+    for (device, place, options) in
+        [(DEVICE, PLACE, "defaults"), ("/dev/atom/far", FAR_PLACE, "defaults,_netdev")]
+    {
+        wait::until(device, PATIENCE, || Ok(Path::new(device).exists()))?;
+        context.run(&["mkfs.ext4", "-q", device])?;
+        fstab(&format!("{device} {place} ext4 {options} 0 2"))?;
+    }
+    start(&["srv.mount", "mnt.mount"])
+}
+
+/// When a unit came to a state, in microseconds since the kernel's start.
+fn when(what: &str, unit: &str) -> Result<u64> {
+    let property = format!("{what}TimestampMonotonic");
+    let said = run("systemctl", &["show", "--value", "-p", &property, unit])?;
+    said.text.trim().parse().with_context(|| format!("{property} of {unit}: {said:?}"))
 }
 
 /// Seconds since the kernel's start.

@@ -4,9 +4,9 @@
 use super::{
     assembled, busy, changes, completion_races_teardown, cuts, dead, faults, guest, half_adopted,
     handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody, node,
-    pause, preserved, recover, refusals, root, saturated_queue, semantics, shortage, smoke, soak,
-    stale_aborting, started_before_gone, steps, stuck, timers, tool, upgrades, versions, volumes,
-    Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    packages, pause, preserved, recover, refusals, root, saturated_queue, semantics, shortage,
+    smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool, upgrades,
+    versions, volumes, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -915,5 +915,54 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: node::a_node_is_a_debian_that_boots_and_shuts_down,
+    },
+    Scenario {
+        name: "rpm_upgrades_a_node_and_goes_back",
+        what: "rpm -U, --oldpackage, -i beside, -e of the live one, switched off in five ways, all at once, under load.",
+        machine: Machine { disks_mib: &[128, 128], ..NODE },
+        expected_log: &[],
+        limit_seconds: 400,
+        run: packages::rpm_upgrades_a_node_and_goes_back,
+    },
+    Scenario {
+        name: "a_package_that_cannot_serve_leaves_the_old_payload",
+        what: "Packages of payloads for another interface, that refuse to adopt, and that stall: the old one serves on.",
+        machine: NODE,
+        expected_log: &[],
+        limit_seconds: 300,
+        run: packages::a_package_that_cannot_serve_leaves_the_old_payload,
+    },
+    Scenario {
+        name: "dpkg_upgrades_a_node_and_goes_back",
+        what: "dpkg -i forward and back, removal of the live one, and all packages at once, under load.",
+        machine: Machine { disks_mib: &[128, 128], ..NODE },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: packages::dpkg_upgrades_a_node_and_goes_back,
+    },
+    Scenario {
+        name: "a_power_cut_in_a_transaction_leaves_a_node_that_serves",
+        what: "The power is cut in a transaction of rpm: the node comes up with a payload and its volumes, and rpm can finish.",
+        machine: Machine {
+            disks_mib: &[128, 128],
+            power: Power::Cut { times: 1, slow: 12 },
+            ..NODE
+        },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: packages::a_power_cut_in_a_transaction_leaves_a_node_that_serves,
+    },
+    Scenario {
+        name: "a_node_boots_and_shuts_down_with_its_volumes",
+        what: "Volumes before local-fs and remote-fs, mounted by fstab, and closed after the last unmount, by the console.",
+        machine: Machine {
+            disks_mib: &[128, 128],
+            server_mib: 128,
+            power: Power::Cycled,
+            ..NODE
+        },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: node::a_node_boots_and_shuts_down_with_its_volumes,
     },
 ];

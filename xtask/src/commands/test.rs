@@ -107,7 +107,8 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) ->
     }
     let mut initramfs = product::guest(sysroot)?;
     if wanted.iter().any(|description| description.tools == Tools::Node) {
-        initramfs = initramfs.and_nodes(node::Parts::make(sysroot, None)?);
+        let packages = node::packages::for_scenarios(sysroot)?;
+        initramfs = initramfs.and_nodes(node::Parts::make(sysroot, Some(&packages))?);
     }
     for description in wanted {
         for round in 1..=args.repeat {

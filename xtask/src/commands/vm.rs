@@ -2,17 +2,18 @@
 //! `cargo xtask vm`: a guest with Atom and its first payload, for people.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::node::{Ground, Node, NodeConfig};
 use crate::problem::failed;
-use crate::product;
 use crate::sysroot::{Sysroot, Target};
 use crate::vm::background::{self, Background};
 use crate::vm::{initramfs::Initramfs, link, qemu, VmConfig};
+use crate::{product, programs};
 
 /// Opens a shell in a fresh guest; `exit` turns it off.
 #[derive(clap::Args)]
@@ -27,6 +28,15 @@ enum Action {
     Start,
     /// Stops the guest in the background.
     Stop,
+    /// Boots a node, a Debian with sshd, says how to come in, and shuts it down when a line is entered.
+    Node {
+        /// A folder whose files will be in /packages.
+        #[arg(long, value_name = "DIR")]
+        packages: Option<PathBuf>,
+        /// Disks of so many MiB, besides the root's.
+        #[arg(long, value_name = "MIB,...", value_delimiter = ',')]
+        disks: Vec<u64>,
+    },
     /// Runs a program in the guest in the background and exits with its code.
     Exec {
         /// The program and its arguments.
@@ -57,6 +67,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
             let how = if background::stop()? { "stopped" } else { "there is none to stop" };
             println!("{how}");
         }
+        Some(Action::Node { packages, disks }) => node(target, packages.as_deref(), disks)?,
         Some(Action::Exec { argv, limit }) => {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             let limit = Duration::from_secs(*limit);
@@ -71,6 +82,22 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn node(target: &Target, packages: Option<&Path>, disks: &[u64]) -> Result<()> {
+    let sysroot = Sysroot::open(target)?;
+    programs::build()?;
+    let ground = Ground::prepare(&sysroot, packages)?;
+    let config = NodeConfig { disks_mib: disks.to_vec(), ..NodeConfig::named("node") };
+    let node = Node::boot(&ground, &config)?;
+    println!(
+        "ssh -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1",
+        ground.keys().client().display(),
+        node.ssh_port()
+    );
+    eprintln!("its console is {}/console.log; Enter shuts it down", node.vm().dir().display());
+    std::io::stdin().read_line(&mut String::new())?;
+    node.poweroff()
 }
 
 /// The guest in the background; it is started, with all that was built, when there is none.

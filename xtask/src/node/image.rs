@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{rpm_base, HERE};
+use super::{base, HERE};
 use crate::fingerprint::Fingerprint;
 use crate::progress::Step;
 use crate::sysroot::{archive, provision, Sysroot};
+use crate::vm::initramfs::COPY;
 use crate::{host, lock, places};
 
 /// Packages besides the essential ones; what these recommend is left out.
@@ -37,6 +38,23 @@ const LEFT_OUT: &[&str] = &[
     "/usr/share/info/*",
     "/usr/share/locale/*",
     "/usr/share/lintian/*",
+];
+
+/// Modules of the kernel, with all that they need. With all of the thousands, `depmod`, which every package of a module
+/// calls, would take an emulated processor a minute.
+const MODULES: &[&str] = &[
+    "virtio_blk",
+    "virtio_net",
+    "virtio_scsi",
+    "overlay",
+    "loop",
+    "xfs",
+    "dm_mod",
+    "nbd",
+    "brd",
+    "null_blk",
+    "autofs4",
+    "configfs",
 ];
 
 /// Units that a node does without. An emulated processor starts few programs each second.
@@ -103,12 +121,13 @@ const MIB: u32 = 3072;
 /// Makes `/mnt/node/image` of the tree in `/mnt/node/root`, which is Debian's. What a machine is told by the host is in the
 /// folder `here`, which its initramfs fills.
 const FINISH: &str = r#"
-release=$1 mib=$2 here=$3; shift 3
+release=$1 here=$2; shift 2
 cd /mnt/node/root
-mkdir -p "usr/lib/modules" packages
-rm -rf "usr/lib/modules/$release"
-cp -a "/opt/kernel/usr/lib/modules/$release" usr/lib/modules/
-touch "usr/lib/modules/$release/modules.builtin.modinfo"
+mkdir -p "usr/lib/modules/$release" packages
+while [ "$1" != -- ]; do add_modules "$1"; shift; done; shift
+for list in modules.builtin modules.order modules.builtin.modinfo; do
+  cp "/opt/kernel/usr/lib/modules/$release/$list" "usr/lib/modules/$release/" || touch "usr/lib/modules/$release/$list"
+done
 depmod -b /mnt/node/root "$release"
 cp /opt/kernel/vmlinuz "boot/vmlinuz-$release"
 while [ "$1" != -- ]; do ln -sf /dev/null "etc/systemd/system/$1"; shift; done; shift
@@ -146,6 +165,8 @@ printf 'node\n' > etc/hostname
 printf '%032d\n' 1 > etc/machine-id
 : > etc/fstab
 ln -sf /proc/mounts etc/mtab
+# How the tree was made is no setting of the node: its packages are whole, and dpkg flushes what it writes.
+rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/apt/apt.conf.d/99mmdebstrap
 rm -rf var/cache/apt/* var/lib/apt/lists/* var/cache/debconf/*-old usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin
 "#;
 
@@ -159,10 +180,11 @@ mke2fs -q -t ext4 -L node -d root -E lazy_itable_init=0,lazy_journal_init=0,root
 /// The image for nodes with the sysroot's kernel; it is made when the cache has none.
 pub fn get(sysroot: &Sysroot) -> Result<PathBuf> {
     let release = &sysroot.kernel().release;
-    let base = rpm_base::spec(release);
+    let stand_ins = [base::spec(release), base::control(release)];
     let mut key = Fingerprint::default();
-    key.add(sysroot.name()).add(FINISH).add(MAKE).add(MIB.to_le_bytes()).add(HERE).add(&base);
-    for list in [PACKAGES, LEFT_OUT, MASKED, NO_GENERATORS] {
+    key.add(sysroot.name()).add(COPY).add(FINISH).add(MAKE).add(MIB.to_le_bytes()).add(HERE);
+    key.add(base::INSTALL).add(stand_ins.concat());
+    for list in [PACKAGES, LEFT_OUT, MODULES, MASKED, NO_GENERATORS] {
         key.add(list.join(" "));
     }
     let cache = places::cache()?;
@@ -171,7 +193,8 @@ pub fn get(sysroot: &Sysroot) -> Result<PathBuf> {
     if image.exists() {
         return Ok(image);
     }
-    let _lock = lock::take(&cache.join("node.lock"), "makes the nodes' root file system")?;
+    let _lock =
+        lock::take(&cache.join(format!("{name}.lock")), "makes the nodes' root file system")?;
     if image.exists() {
         return Ok(image);
     }
@@ -184,7 +207,7 @@ pub fn get(sysroot: &Sysroot) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&dir)?;
     let step = Step::start("make the nodes' root file system", &cache.join(format!("{name}.log")))?;
-    make(sysroot, &dir, &base, &step)?;
+    make(sysroot, &dir, &stand_ins, &step)?;
     std::fs::rename(dir.join("image"), &image)
         .with_context(|| format!("cannot create {}", image.display()))?;
     std::fs::remove_dir_all(&dir)?;
@@ -192,7 +215,7 @@ pub fn get(sysroot: &Sysroot) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn make(sysroot: &Sysroot, dir: &Path, base: &str, step: &Step) -> Result<()> {
+fn make(sysroot: &Sysroot, dir: &Path, [spec, control]: &[String; 2], step: &Step) -> Result<()> {
     let suite = sysroot.suite();
     let left_out = LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}"));
     step.run(
@@ -207,13 +230,16 @@ fn make(sysroot: &Sysroot, dir: &Path, base: &str, step: &Step) -> Result<()> {
     let release = &sysroot.kernel().release;
     step.run(
         &inside
-            .shell(FINISH)
-            .args(["finish-node", release, &MIB.to_string(), HERE])
+            .shell(&[COPY, FINISH].concat())
+            .args(["finish-node", release, HERE])
+            .args(MODULES)
+            .arg("--")
             .args(MASKED)
             .arg("--")
             .args(NO_GENERATORS),
     )?;
-    std::fs::write(dir.join("base.spec"), base)?;
-    step.run(&inside.shell(rpm_base::INSTALL))?;
+    std::fs::write(dir.join("base.spec"), spec)?;
+    std::fs::write(dir.join("control"), control)?;
+    step.run(&inside.shell(base::INSTALL))?;
     step.run(&inside.shell(MAKE).args(["make-image", &MIB.to_string()]))
 }

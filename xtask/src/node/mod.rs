@@ -3,17 +3,19 @@
 //! packages in a folder: it is installed as everywhere.
 //!
 //! - [`image`] makes the root file system, once;
-//! - [`rpm_base`] tells its rpm database what Debian provides;
+//! - [`base`] tells its package managers what they cannot know;
 //! - [`boot`] makes what it boots from, with what the host gives to it;
-//! - [`keys`] lets the host in by ssh.
+//! - [`keys`] lets the host in by ssh;
+//! - [`packages`] makes what scenarios install.
 //!
 //! A scenario gets one with `Tools::Node`. For a fleet, [`Ground::prepare`] makes what all nodes share, and [`Node::boot`]
 //! boots one after the other; they run beside each other until they are dropped.
 
+mod base;
 mod boot;
 pub mod image;
 pub mod keys;
-mod rpm_base;
+pub mod packages;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ pub struct Parts {
     /// The archives of the initramfs.
     pub archives: [PathBuf; 2],
     /// The keys of ssh.
-    pub keys: Keys,
+    keys: Keys,
 }
 
 impl Parts {

@@ -5,19 +5,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use atom_tests::guest::node::CONSOLE_BEFORE;
 use atom_tests::power::Wish;
 use atom_tests::random::{self, Random};
 use atom_tests::scenarios::{Description, Outcome, Power, Tools};
-use atom_tests::{kernel_log, power};
+use atom_tests::{console, kernel_log, power};
 
 use super::cuts::{Cut, Cuts, PowerSwitch};
 use super::Verdict;
 use crate::command_line::CommandLine;
-use crate::programs;
 use crate::sysroot::Sysroot;
 use crate::vm::initramfs::{Initramfs, SEED};
 use crate::vm::link::Stream;
 use crate::vm::{qemu, Vm, VmConfig};
+use crate::{places, programs};
 
 /// The scenarios that the guest's program knows; asked of the very program that goes into the guest.
 pub fn all() -> Result<Vec<Description>> {
@@ -163,7 +164,12 @@ impl Boot<'_> {
             cmdline,
             ..VmConfig::named(&scenario.name)
         };
+        let console = places::target().join("vm").join(&scenario.name).join("console.log");
+        let before = (self.number > 0).then(|| std::fs::read(console)).transpose()?;
         let vm = Vm::boot(self.sysroot, self.initramfs, &config)?;
+        if let Some(before) = before.filter(|_| is_node) {
+            vm.put(CONSOLE_BEFORE, 0o644, &before)?;
+        }
         if !self.notes.is_empty() {
             let text: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
             vm.put(power::FILE, 0o644, text.as_bytes())?;
@@ -223,6 +229,18 @@ impl Boot<'_> {
         let findings = kernel_log::scan(&log, &self.scenario.expected_log);
         let dir = vm.dir().to_owned();
         vm.poweroff()?;
+        let complaints = if self.scenario.tools == Tools::Node {
+            let console = std::fs::read(dir.join("console.log"))?;
+            console::complaints(&String::from_utf8_lossy(&console))
+        } else {
+            Vec::new()
+        };
+        if !complaints.is_empty() {
+            let mut text = outcome.error.take().unwrap_or_default();
+            text.push_str("\nthe console has lines that must not be there:\n  ");
+            text.push_str(&complaints.join("\n  "));
+            outcome.error = Some(text);
+        }
         if !findings.is_empty() {
             let mut text = outcome.error.take().unwrap_or_default();
             text.push_str(&listed(&findings, &dir));

@@ -92,7 +92,7 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
         .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
     let disks = config.disks_mib.iter().enumerate();
     let mut files: Vec<_> = disks.map(|(index, mib)| (format!("{DISK}{index}"), *mib)).collect();
-    if config.will_be_cut && config.server_mib > 0 {
+    if config.server_mib > 0 && served::is_kept(config) {
         files.push((served::SERVER_DISK.to_owned(), config.server_mib));
     }
     for (name, mib) in files {
@@ -260,6 +260,8 @@ fn node_words(name: &str, has_network: bool) -> Vec<String> {
         "systemd.show_status=yes".to_owned(),
         "systemd.log_color=no".to_owned(),
         "net.ifnames=0".to_owned(),
+        // No moving picture on the console.
+        "TERM=dumb".to_owned(),
     ];
     if has_network {
         words.push("atom.network".to_owned());

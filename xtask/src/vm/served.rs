@@ -6,7 +6,8 @@
 //!   in the mode `writeback`: what is written goes to a temporary file, and to the disk's file when the guest flushes.
 //!   When nbdkit is killed, the temporary file, which has no name, goes with it.
 //! - A disk on a port of the host's loopback, which the guest reaches over a network. It is in memory; that of a machine
-//!   which will be cut off is a file, and loses what was not flushed as the others do.
+//!   which will be cut off is a file, and loses what was not flushed as the others do. That of a node is a file as well, on
+//!   the same port in each boot: a node has it in its configuration.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
+use atom_tests::scenarios::Tools;
 use nix::unistd::Pid;
 
 use super::{qemu, VmConfig};
@@ -28,6 +30,14 @@ pub const SERVER_DISK: &str = "disk-of-server";
 
 /// Settings of nbdkit with which it loses, when it is killed, what was not flushed. They stand at the end.
 const VOLATILE: [&str; 2] = ["cache=writeback", "cache-min-block-size=4K"];
+
+/// The port of the server's disk, in the folder of a node.
+const SERVER_PORT: &str = "server.port";
+
+/// Whether the server's disk is kept from boot to boot.
+pub fn is_kept(config: &VmConfig) -> bool {
+    config.will_be_cut || config.tools == Tools::Node
+}
 
 /// Where the server of a disk listens, as QEMU sees it.
 pub fn socket(disk: &str) -> String {
@@ -61,20 +71,18 @@ impl Served {
             }
         }
         if config.server_mib > 0 {
-            // Whoever takes the port in the moment between makes nbdkit fail, and us with it.
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            let port = port(config, dir)?;
             let command = nbdkit(sysroot, dir, "server").args([
                 "--ipaddr",
                 "127.0.0.1",
                 "--port",
                 &port.to_string(),
             ]);
-            let command = match config.will_be_cut {
-                false => command.arg("memory").arg(format!("{}M", config.server_mib)),
-                true => command
-                    .args(["--filter=cache", "file"])
-                    .arg(format!("/mnt/vm/{SERVER_DISK}"))
-                    .args(VOLATILE),
+            let file = format!("/mnt/vm/{SERVER_DISK}");
+            let command = match (config.will_be_cut, is_kept(config)) {
+                (true, _) => command.args(["--filter=cache", "file"]).arg(file).args(VOLATILE),
+                (false, true) => command.arg("file").arg(file),
+                (false, false) => command.arg("memory").arg(format!("{}M", config.server_mib)),
             };
             served.launch(&command, dir, "server")?;
             served.port = Some(port);
@@ -126,6 +134,20 @@ impl Drop for Served {
             let _ = child.wait();
         }
     }
+}
+
+/// A port for the server: a free one, or that of the boot before. Whoever takes it in the moment between makes nbdkit fail,
+/// and us with it.
+fn port(config: &VmConfig, dir: &Path) -> Result<u16> {
+    let memory = dir.join(SERVER_PORT);
+    if config.keep_disks && config.tools == Tools::Node {
+        let text =
+            std::fs::read_to_string(&memory).with_context(|| format!("no {}", memory.display()))?;
+        return text.parse().with_context(|| format!("{text:?} in {}", memory.display()));
+    }
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    std::fs::write(&memory, port.to_string())?;
+    Ok(port)
 }
 
 fn nbdkit(sysroot: &Sysroot, dir: &Path, name: &str) -> CommandLine {

@@ -43,8 +43,26 @@ enum Command {
     Setup(commands::setup::Args),
     Build(commands::build::Args),
     Vm(commands::vm::Args),
-    Status(commands::status::Args),
-    List(commands::list::Args),
+    /// Show what runs.
+    Status(commands::atomctl::Args),
+    /// List the payloads: live, parked, loaded and installed.
+    List(commands::atomctl::Args),
+    /// Show what an upgrade would do, with every check; nothing is changed.
+    Plan(commands::atomctl::Args),
+    /// Check that what runs is what is installed.
+    Verify(commands::atomctl::Args),
+    /// Switch back to the payload that was live before.
+    Rollback(commands::atomctl::Args),
+    /// End the soak of the live payload: it stays.
+    Commit(commands::atomctl::Args),
+    /// Finish or undo what a tool has left when it died.
+    Recover(commands::atomctl::Args),
+    /// Show what was attempted, and what became of it.
+    History(commands::atomctl::Args),
+    /// Show what a monitoring system wants to know.
+    Metrics(commands::atomctl::Args),
+    /// Make a page about an attempt.
+    Report(commands::atomctl::Args),
     Upgrade(commands::upgrade::Args),
     Test(commands::test::Args),
     Fuzz(commands::fuzz::Args),
@@ -59,8 +77,16 @@ fn main() -> ExitCode {
         Command::Setup(args) => commands::setup::run(args, &target).map(done),
         Command::Build(args) => commands::build::run(args, &target).map(done),
         Command::Vm(args) => commands::vm::run(args, &target),
-        Command::Status(args) => commands::status::run(args, &target).map(done),
-        Command::List(args) => commands::list::run(args, &target).map(done),
+        Command::Status(args) => commands::atomctl::run("status", args, &target),
+        Command::List(args) => commands::atomctl::run("list", args, &target),
+        Command::Plan(args) => commands::atomctl::run("plan", args, &target),
+        Command::Verify(args) => commands::atomctl::run("verify", args, &target),
+        Command::Rollback(args) => commands::atomctl::run("rollback", args, &target),
+        Command::Commit(args) => commands::atomctl::run("commit", args, &target),
+        Command::Recover(args) => commands::atomctl::run("recover", args, &target),
+        Command::History(args) => commands::atomctl::run("history", args, &target),
+        Command::Metrics(args) => commands::atomctl::run("metrics", args, &target),
+        Command::Report(args) => commands::atomctl::run("report", args, &target),
         Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
         Command::Bench(args) => commands::bench::run(args, &target),

@@ -21,6 +21,7 @@ mod apply;
 mod boot;
 mod commit;
 mod events;
+mod generate;
 mod history;
 mod list;
 mod load;
@@ -105,6 +106,12 @@ enum Verb {
     /// Load Atom and the payload that was committed last; the units of a node call it.
     #[command(hide = true)]
     Boot(boot::Args),
+    /// Print the script that completes the command line of a shell.
+    #[command(hide = true)]
+    Completions(generate::Completions),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(generate::Man),
     /// What the scripts of packages call.
     #[command(hide = true)]
     Package(package::Args),
@@ -214,6 +221,8 @@ fn run(cli: Cli, output: &Output) -> Result<Exit> {
         Verb::Metrics(args) => metrics::run(output, &args, cli.folders),
         Verb::Events(args) => events::run(output, &args),
         Verb::Policy(args) => policy::run(output, &args),
+        Verb::Completions(args) => generate::completions(output, &args),
+        Verb::Man(args) => generate::man(&args),
         Verb::Boot(args) => boot::run(output, &args),
         Verb::Package(args) => package::run(output, args),
     }
@@ -307,6 +316,8 @@ mod tests {
             "atomctl apply volumes.toml",
             "atomctl apply volumes.toml --plan --prune --json",
             "atomctl apply volumes.toml --only local",
+            "atomctl completions bash",
+            "atomctl man /a",
             "atomctl boot",
             "atomctl boot --stop --only network",
             "atomctl package coming 2.1.0 --kernel 7.2.12 --transaction 7",

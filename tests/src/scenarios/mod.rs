@@ -46,6 +46,7 @@ mod tool;
 mod upgrades;
 mod versions;
 mod volumes;
+mod walk;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use super::{
     handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody, node,
     packages, pause, preserved, recover, refusals, root, saturated_queue, semantics, shortage,
     smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool, upgrades,
-    versions, volumes, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    versions, volumes, walk, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -964,5 +964,13 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 300,
         run: node::a_node_boots_and_shuts_down_with_its_volumes,
+    },
+    Scenario {
+        name: "the_walk_to_a_node_is_as_it_is_written",
+        what: "What docs/first-node.md says to type on a node, typed: packages, a volume, an upgrade and back.",
+        machine: Machine { disks_mib: &[64, 64], ..NODE },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: walk::the_walk_to_a_node_is_as_it_is_written,
     },
 ];

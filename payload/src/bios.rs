@@ -373,7 +373,13 @@ impl Device {
         let _ = flight.into_raw();
         // The I/O was accounted for with the request's own bios.
         // SAFETY: They are complete, and each is issued once.
-        unsafe { each(first, |bio| bindings::submit_bio_noacct(bio)) };
+        let hand_over = || unsafe { each(first, |bio| bindings::submit_bio_noacct(bio)) };
+        match count {
+            1 => hand_over(),
+            // The block layer has made one request of many bios, and the device below may do so as well. A long request
+            // comes alone, because the block layer does not wait for others behind it.
+            _ => plugged(hand_over),
+        }
         Ok(())
     }
 
@@ -651,11 +657,16 @@ impl Drop for Apart {
 /// them as a batch as well: at the end, or when the task sleeps. In a dispatch that may sleep, or the task.
 pub(crate) fn together<R>(hand_over: impl FnOnce() -> R) -> R {
     let _apart = Apart::enter();
+    plugged(hand_over)
+}
+
+/// Carries out `hand_over` with a plug, unless there is one.
+fn plugged<R>(hand_over: impl FnOnce() -> R) -> R {
     let mut plug = bindings::blk_plug::default();
     // SAFETY: The plug stays here until it is finished, in the same task.
     unsafe { bindings::blk_start_plug(&mut plug) };
     let result = hand_over();
-    // SAFETY: As above.
+    // SAFETY: As above. One that was not started, because there was another one, changes nothing.
     unsafe { bindings::blk_finish_plug(&mut plug) };
     result
 }

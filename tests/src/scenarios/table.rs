@@ -653,7 +653,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "long_writes_go_through_short_queues_and_are_split_again_below",
-        what: "Direct writes of 1 MiB on a stripe with two tags, split by its chunks and again by its disks.",
+        what: "Direct writes of 1 MiB on a stripe with two tags, split by its chunks and again by its disks; merged ones stay merged.",
         machine: DISKS,
         expected_log: &[],
         limit_seconds: 180,

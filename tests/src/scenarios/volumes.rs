@@ -495,10 +495,28 @@ fn sys(device: &str, file: &str) -> String {
     format!("/sys/block/{}/{file}", device.trim_start_matches("/dev/"))
 }
 
+/// The block layer makes long requests of writes that are submitted together. The disk gets as few of them.
+fn merged_writes_stay_merged(context: &mut Context, site: &Site) -> Result<()> {
+    context.step("merged writes");
+    let [disk, ..] = DISKS;
+    let volume = composed::create(site, "merged", Layout::Linear, &[Target::bdev(disk)])?;
+    let below = queue::stat(disk)?.writes;
+    let args = ["--rw=write", "--bs=128k", "--size=48m", "--iodepth=32", "--ioengine=libaio"];
+    let together = ["--iodepth_batch_submit=16", "--iodepth_batch_complete_min=16"];
+    // As many reads as writes: it verifies.
+    let submitted = fio::pass(&volume.device, &[&args[..], &together].concat())?.ios / 2;
+    let (above, below) = (queue::stat(&volume.device)?.writes, queue::stat(disk)?.writes - below);
+    context.fact("writes_submitted_merged_and_below", [submitted, above, below]);
+    ensure!(above * 2 <= submitted, "{submitted} writes became {above}: nothing was merged");
+    ensure!(below <= above + above / 4 + 4, "{above} writes of the volume are {below} of its disk");
+    site.destroy("merged")
+}
+
 pub fn long_writes_go_through_short_queues_and_are_split_again_below(
     context: &mut Context,
 ) -> Result<()> {
     let site = Site::on_guest("2.0.0")?;
+    merged_writes_stay_merged(context, &site)?;
     let targets = DISKS.map(Target::bdev);
     let volume = composed::create_of_depth(&site, "data", stripe(64), &targets, 2)?;
     // What is sent to a disk as one is split once more.

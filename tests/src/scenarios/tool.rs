@@ -65,6 +65,7 @@ pub fn every_verb_answers_with_one_document(context: &mut Context) -> Result<()>
         let words = context.run(&[&["atomctl"][..], verb].concat())?;
         ensure!(!words.trim().is_empty() && !words.starts_with('{'), "{verb:?}: {words}");
     }
+    planned_traced_and_told(context, &site)?;
     context.step("abandon and adopt by hand");
     atomctl(&["abandon"])?;
     ensure!(site.live()?.is_empty(), "somebody is live after an abandon");
@@ -86,6 +87,44 @@ pub fn every_verb_answers_with_one_document(context: &mut Context) -> Result<()>
     let usage = Command::new("atomctl").args(["--json", "bogus"]).output()?;
     ensure!(usage.status.code() == Some(2), "wrong usage: {}", usage.status);
     site.leave()
+}
+
+/// A plan changes nothing and is kept; what the devices did is drawn; what failed is told until something succeeds.
+fn planned_traced_and_told(context: &mut Context, site: &Site) -> Result<()> {
+    context.step("a plan says what an upgrade does");
+    let plan = atomctl(&["plan", "1.1.0"])?;
+    ensure!(plan["ok"] == true && plan["to"] == "1.1.0", "{plan}");
+    ensure!(plan["volumes"][0] == "data" && plan["expected_pause"].is_null(), "{plan}");
+    ensure!(site.live()? == "1.0.0" && !site.knows("1.1.0")?, "the plan was carried out");
+    context.step("an upgrade under load, with the devices looked at");
+    let load = Fio::start("/dev/atom0", Shape { depth: 8, bytes: 4 << 20, verify: true })?;
+    let report = atomctl(&["upgrade", "1.1.0", "--trace", "--origin", "fleet"])?;
+    load.stop()?;
+    ensure!(report["outcome"] == "committed" && report["warnings"].is_null(), "{report}");
+    let page = context.run(&["atomctl", "report"])?;
+    for part in ["1.0.0 → 1.1.0", "Requests in flight", "by fleet", "</html>"] {
+        ensure!(page.contains(part), "{part:?} is not in the page: {page}");
+    }
+    context.step("the next plan knows the pause to expect");
+    let plan = atomctl(&["plan", "1.0.0"])?;
+    ensure!(plan["expected_pause"]["n"] == 1, "{plan}");
+    ensure!(plan["expected_pause"]["median_us"] == report["pause_us"], "{plan}");
+    context.step(
+        "what is refused is planned as refused, and told by the status until something succeeds",
+    );
+    let refused = Command::new("atomctl").args(["--json", "plan", "1.1.0"]).output()?;
+    ensure!(refused.status.code() == Some(3), "a plan to what is live: {}", refused.status);
+    let refused = Command::new("atomctl").args(["--json", "upgrade", "1.1.0"]).output()?;
+    ensure!(refused.status.code() == Some(3), "an upgrade to what is live: {}", refused.status);
+    let status = atomctl(&["status"])?;
+    ensure!(status["last_attempt"]["outcome"] == "refused", "{status}");
+    let metrics = context.run(&["atomctl", "metrics"])?;
+    for line in ["atom_up 1", "atom_last_upgrade_success 0", "atom_place{place=\"live\"} 1"] {
+        ensure!(metrics.lines().any(|one| one == line), "{line:?} is not in {metrics}");
+    }
+    atomctl(&["upgrade", "1.0.0"])?;
+    ensure!(atomctl(&["status"])?["last_attempt"].is_null(), "it is told still");
+    Ok(())
 }
 
 fn last_attempt() -> Result<Value> {

@@ -5,7 +5,7 @@
 //! that. So it is made by a process of its own, for which nobody waits.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::thread::Builder;
@@ -77,7 +77,7 @@ pub(super) fn read<T: Send + 'static>(
 }
 
 fn no_answer(patience: Duration) -> io::Error {
-    io::Error::other(format!("no answer after {patience:?}"))
+    io::Error::new(ErrorKind::TimedOut, format!("no answer after {patience:?}"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! From the spool to the disk, and back to whoever reads.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Journal {
     patience: Duration,
     writer: Writer,
     flow: Flow,
+    /// The disk did not answer this process: it is not waited for again.
+    silent: Arc<AtomicBool>,
 }
 
 /// Who writes to the disk what waits in memory, and for how long that is waited for.
@@ -83,7 +86,8 @@ impl Journal {
         flow: Flow,
     ) -> Self {
         let writer: Writer = |limit, places| patience::read(limit, move || places.flush());
-        Self { places: Arc::new(Places { disk, memory, limit }), patience, writer, flow }
+        let places = Arc::new(Places { disk, memory, limit });
+        Self { places, patience, writer, flow, silent: Arc::default() }
     }
 
     /// The number of a new attempt.
@@ -141,7 +145,13 @@ impl Journal {
 
     /// Writes to the disk what waits in memory.
     pub(super) fn flush(&self) -> io::Result<()> {
-        (self.writer)(self.patience, Arc::clone(&self.places))
+        if self.silent.load(Ordering::Relaxed) {
+            return Err(io::Error::other("it did not answer before"));
+        }
+        let flushed = (self.writer)(self.patience, Arc::clone(&self.places));
+        let silent = flushed.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut);
+        self.silent.fetch_or(silent, Ordering::Relaxed);
+        flushed
     }
 
     /// All records. Whatever cannot be read is told in the notes.

@@ -185,7 +185,10 @@ fn a_disk_that_does_not_answer_costs_a_warning_and_no_more() {
     let journal = Journal::of(disk, Box::<Memory>::default(), 1 << 20, patience, FLOWING);
     let warning = journal.write(&began(1)).unwrap_err();
     assert!(warning.contains("no answer after 20ms"), "{warning}");
-    assert_eq!(journal.read().records, [began(1)]);
+    // It is not waited for again.
+    let warning = journal.write(&began(2)).unwrap_err();
+    assert!(warning.contains("did not answer before"), "{warning}");
+    assert_eq!(journal.read().records, [began(1), began(2)]);
     drop(test);
 }
 

@@ -921,7 +921,7 @@ pub const ALL: &[Scenario] = &[
         what: "rpm -U, --oldpackage, -i beside, -e of the live one, switched off in five ways, all at once, under load.",
         machine: Machine { disks_mib: &[128, 128], ..NODE },
         expected_log: &[],
-        limit_seconds: 400,
+        limit_seconds: 600,
         run: packages::rpm_upgrades_a_node_and_goes_back,
     },
     Scenario {

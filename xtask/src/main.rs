@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `cargo xtask`: builds Atom, runs it in virtual machines, and tests it.
 //!
-//! Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused before anything changed.
+//! Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused before anything changed;
+//! 4 a node holds I/O.
 
 mod command_line;
 mod commands;
 mod fingerprint;
+mod fleet;
 mod host;
 mod kbuild;
 mod kernel;
@@ -68,6 +70,7 @@ enum Command {
     Fuzz(commands::fuzz::Args),
     Bench(commands::bench::Args),
     Package(commands::package::Args),
+    Fleet(commands::fleet::Args),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Test(args) => commands::test::run(args, &target),
         Command::Bench(args) => commands::bench::run(args, &target),
         Command::Package(args) => commands::package::run(args, &target).map(done),
+        Command::Fleet(args) => commands::fleet::run(args, &target),
         Command::Fuzz(args) => commands::fuzz::run(args).map(done),
     };
     result.unwrap_or_else(|error| {

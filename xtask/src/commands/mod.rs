@@ -4,6 +4,7 @@
 pub mod atomctl;
 pub mod bench;
 pub mod build;
+pub mod fleet;
 pub mod fuzz;
 pub mod package;
 pub mod setup;

@@ -77,7 +77,13 @@ pub fn take(
         .spawn()
         .with_context(|| format!("cannot start QEMU: {command}"))?;
     places::write_whole(&dir.join("pid"), child.id().to_string().as_bytes())?;
-    let mut vm = Vm::meet(Qemu::Ours(child), folder, Served::none(), &sysroot.kernel().release)?;
+    let mut vm = Vm::meet(
+        Qemu::Ours(child),
+        folder,
+        Served::none(),
+        &sysroot.kernel().release,
+        super::BOOT_LIMIT,
+    )?;
     vm.keep()?;
     Ok(Background { vm, started: true, _turn: turn })
 }

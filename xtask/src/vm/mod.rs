@@ -41,6 +41,8 @@ use served::Served;
 
 /// How long a guest may take from power-on to its agent's hello. Emulated ones on a busy host need most of it.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// The same of a node, which boots a whole Debian, in a fleet beside others.
+const NODE_BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a guest may take to turn itself off, and a node, in which systemd stops one unit after the other.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(30);
@@ -145,7 +147,9 @@ impl Vm {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
-        let mut vm = Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release)?;
+        let limit = if config.tools == Tools::Node { NODE_BOOT_LIMIT } else { BOOT_LIMIT };
+        let mut vm =
+            Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release, limit)?;
         if config.tools == Tools::Node {
             vm.poweroff_limit = SHUTDOWN_LIMIT;
         }
@@ -153,8 +157,14 @@ impl Vm {
     }
 
     /// Waits for a machine's line and for the hello on it.
-    fn meet(mut qemu: Qemu, folder: Folder, served: Served, release: &str) -> Result<Self> {
-        let deadline = Instant::now() + BOOT_LIMIT;
+    fn meet(
+        mut qemu: Qemu,
+        folder: Folder,
+        served: Served,
+        release: &str,
+        limit: Duration,
+    ) -> Result<Self> {
+        let deadline = Instant::now() + limit;
         let mut link = None;
         let result = loop {
             if let Some(end) = qemu.end()? {
@@ -163,7 +173,7 @@ impl Vm {
             if Instant::now() > deadline {
                 break Err(format!(
                     "the guest's agent did not say hello within {} s",
-                    BOOT_LIMIT.as_secs()
+                    limit.as_secs()
                 ));
             }
             match &link {

@@ -56,6 +56,9 @@ const CMDLINE: &[&str] = &[
     "unknown_nmi_panic",
     // "clocksource: Marking clocksource 'tsc' as unstable" comes with emulation on a busy host.
     "tsc=reliable",
+    // "Kernel panic: IO-APIC + timer doesn't work" comes when a busy host does not run an emulated processor for the ten
+    // ticks in which the kernel looks whether the timer ticks.
+    "no_timer_check",
     // "rcu: INFO: rcu_preempt detected stalls" comes within its usual 21 s when the host is busy, and means nothing then.
     "rcupdate.rcu_cpu_stall_timeout=60",
 ];

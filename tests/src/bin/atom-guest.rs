@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{bench, demo, greedy, scenarios};
+use atom_tests::{bench, demo, greedy, load, scenarios};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | kernel-log";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | kernel-log";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -52,6 +52,11 @@ fn run() -> Result<bool> {
             let how = bench::How::ALL.into_iter().find(|candidate| candidate.name() == *how);
             let document = bench::run_all(how.context(USAGE)?, only)?;
             println!("{}", serde_json::to_string(&document)?);
+        }
+        // The load of a node that is operated from outside.
+        ["load", device, folder, stop] => {
+            let seen = load::node::run(device, folder.as_ref(), stop.as_ref())?;
+            println!("{}", serde_json::to_string(&seen)?);
         }
         // What scenarios with little memory run several of.
         ["greedy", mib] => greedy::run(mib.parse()?)?,

@@ -9,6 +9,7 @@
 //! | [`flushes`] | small writes, each flushed and read back | errors, flushes that hang, data that is not what was written |
 //! | [`durable`] | rounds of writes that end with a flush | after a power cut: what was flushed and is not there |
 //! | [`synced`] | files and logs that are synced | after a power cut: what was synced and is not there |
+//! | [`node`] | a raw device and a file system of a node, until somebody wants it to stop | what [`fio`] and [`files`] notice |
 //! | [`probe`] | small reads, one after the other | how long nothing came back |
 
 pub mod crowd;
@@ -16,6 +17,7 @@ pub mod durable;
 pub mod files;
 pub mod fio;
 pub mod flushes;
+pub mod node;
 pub mod probe;
 pub mod rounds;
 pub mod synced;

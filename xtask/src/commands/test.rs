@@ -7,7 +7,7 @@ use anyhow::Result;
 use atom_tests::scenarios::Tools;
 
 use crate::sysroot::{Sysroot, Target};
-use crate::testing::{gates, scenario, Verdict};
+use crate::testing::{fleet, gates, scenario, Verdict};
 use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
@@ -70,6 +70,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     if !args.host_only {
         let sysroot = Sysroot::open(target)?;
         if !args.vm_only {
+            gates::collection(&sysroot, |name| args.wants(name), &mut report);
             gates::kernel_side(&sysroot, |name| args.wants(name), &mut report)?;
         }
         scenarios(args, &sysroot, &mut report)?;
@@ -102,7 +103,8 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) ->
     programs::build()?;
     let mut wanted = scenario::all()?;
     wanted.retain(|description| args.wants(&description.name));
-    if wanted.is_empty() {
+    let fleet = args.wants(fleet::NAME);
+    if wanted.is_empty() && !fleet {
         return Ok(());
     }
     let mut initramfs = product::guest(sysroot)?;
@@ -117,6 +119,9 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) ->
             }
             report(scenario::run(sysroot, &initramfs, &description, args.slow));
         }
+    }
+    for _ in 0..if fleet { args.repeat } else { 0 } {
+        report(fleet::run(sysroot));
     }
     Ok(())
 }
@@ -133,6 +138,9 @@ fn list(args: &Args) -> Result<()> {
     }
     for scenario in all {
         println!("{}\n    {}", scenario.name, scenario.what);
+    }
+    if args.wants(fleet::NAME) {
+        println!("{}\n    {}", fleet::NAME, fleet::WHAT);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::{fuzzing, packages, Verdict};
 use crate::command_line::CommandLine;
 use crate::kbuild::{self, Mode};
 use crate::sysroot::Sysroot;
-use crate::{host, modules, places};
+use crate::{fleet, host, modules, places};
 
 /// Folders with files that Cargo does not format, because they are in no package of the workspace.
 const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "payload", "fuzz"];
@@ -129,6 +129,32 @@ pub fn kernel_side(
         report(verdict(name, || packages::check(sysroot)));
     }
     Ok(())
+}
+
+/// Runs the tests of the Ansible collection: its parts, and its playbooks over a fleet of fake nodes.
+pub fn collection(
+    sysroot: &Sysroot,
+    wanted: impl Fn(&str) -> bool,
+    mut report: impl FnMut(Verdict),
+) {
+    let name = "fleet collection";
+    if !wanted(name) {
+        return;
+    }
+    eprintln!("{name} ...");
+    let tests = "/mnt/collections/ansible_collections/atom/fleet/tests/unit";
+    let command = sysroot
+        .chroot()
+        .bind(&fleet::collections(), "collections/ansible_collections")
+        .command("python3")
+        .args(["-m", "unittest", "discover", "--start-directory", tests])
+        .env("PYTHONPATH", "/mnt/collections")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("TMPDIR", "/mnt");
+    report(verdict(name, || {
+        anyhow::ensure!(command.passes()?, "this command failed: {command}");
+        Ok(())
+    }));
 }
 
 fn verdict(name: &str, body: impl FnOnce() -> Result<()>) -> Verdict {

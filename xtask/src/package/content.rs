@@ -12,6 +12,7 @@ use atomctl::module_file::ModuleFile;
 
 use super::signing::Signing;
 use super::{packaged, Format};
+use crate::command_line::CommandLine;
 use crate::modules::{self, Version};
 use crate::problem::failed;
 use crate::sysroot::Sysroot;
@@ -80,6 +81,17 @@ const TOOLS_OF_DEBIAN: &[Plain] = &[
         "usr/share/initramfs-tools/scripts/local-top/atom",
         0o755,
     ),
+];
+
+/// The manual pages, and the completions of each shell in each format: what the program writes itself.
+const PAGES: &str = "usr/share/man/man1";
+const COMPLETIONS: &[(Format, &str, &str)] = &[
+    (Format::Rpm, "bash", "usr/share/bash-completion/completions/atomctl"),
+    (Format::Rpm, "zsh", "usr/share/zsh/site-functions/_atomctl"),
+    (Format::Rpm, "fish", "usr/share/fish/vendor_completions.d/atomctl.fish"),
+    (Format::Deb, "bash", "usr/share/bash-completion/completions/atomctl"),
+    (Format::Deb, "zsh", "usr/share/zsh/vendor-completions/_atomctl"),
+    (Format::Deb, "fish", "usr/share/fish/vendor_completions.d/atomctl.fish"),
 ];
 
 /// Folders that packages own.
@@ -152,6 +164,7 @@ fn tools(root: &Path, format: Format) -> Result<Content> {
     if format == Format::Deb {
         place_all(&stage, TOOLS_OF_DEBIAN)?;
     }
+    generate(&stage, format)?;
     for folder in TOOLS_FOLDERS {
         create_dir(&stage.join(folder))?;
     }
@@ -180,6 +193,30 @@ fn module(
     })
 }
 
+/// Has the program write its manual pages and completions.
+fn generate(stage: &Path, format: Format) -> Result<()> {
+    let atomctl = || CommandLine::new(programs::path("atomctl"));
+    let pages = stage.join(PAGES);
+    create_dir(&pages)?;
+    atomctl().arg("man").arg(&pages).read()?;
+    let written =
+        std::fs::read_dir(&pages).with_context(|| format!("cannot list {}", pages.display()))?;
+    for page in written.flatten() {
+        set_mode(&page.path(), 0o644)?;
+    }
+    for (_, shell, to) in COMPLETIONS.iter().filter(|(of, _, _)| *of == format) {
+        let to = stage.join(to);
+        if let Some(folder) = to.parent() {
+            create_dir(folder)?;
+        }
+        let script = atomctl().args(["completions", shell]).read()?;
+        std::fs::write(&to, script + "\n")
+            .with_context(|| format!("cannot write {}", to.display()))?;
+        set_mode(&to, 0o644)?;
+    }
+    Ok(())
+}
+
 fn place_all(stage: &Path, files: &[Plain]) -> Result<()> {
     let packaging = places::repository().join("packaging");
     files
@@ -193,8 +230,12 @@ fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
     }
     std::fs::copy(from, to)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    std::fs::set_permissions(to, Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the mode of {}", to.display()))
+    set_mode(to, mode)
+}
+
+fn set_mode(file: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(file, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", file.display()))
 }
 
 /// Makes a folder as packages have it, whatever the umask is.
@@ -206,8 +247,7 @@ fn create_dir(folder: &Path) -> Result<()> {
         create_dir(parent)?;
     }
     std::fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    std::fs::set_permissions(folder, Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot set the mode of {}", folder.display()))
+    set_mode(folder, 0o755)
 }
 
 /// Atom's version, as its source says it.

@@ -49,6 +49,8 @@ units_are_right() {
         atom.service atom-volumes.service atom-volumes-network.service atom-metrics.timer atom-metrics.service >$log 2>&1 || fail "the units are right"
     ! grep -v "^$" $log | grep -i atom || fail "the units are right without a warning"
     chroot $root udevadm verify --no-style /usr/lib/udev/rules.d/60-atom.rules >$log 2>&1 || fail "the udev rules are right"
+    [ -s $root/usr/share/man/man1/atomctl-upgrade.1 ] || fail "there are manual pages"
+    bash -n $root/usr/share/bash-completion/completions/atomctl
     bash -n $root/usr/lib/dracut/modules.d/90atom/module-setup.sh
     sh -n $root/usr/lib/dracut/modules.d/90atom/atom-start.sh
 }

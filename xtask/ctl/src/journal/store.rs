@@ -21,7 +21,7 @@ const NUMBER: &str = "attempt";
 const DISK_LOCK: &str = "journal.lock";
 const SPOOL_LOCK: &str = "spool.lock";
 /// How long a disk may take. One behind a volume whose server is gone takes for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the records are.
 #[derive(Clone)]

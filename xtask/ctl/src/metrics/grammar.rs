@@ -60,7 +60,7 @@ impl Reader {
     }
 
     fn sample(&mut self, line: &str) -> Result<(), String> {
-        let end = line.find(|c: char| c == '{' || c == ' ').ok_or("no value")?;
+        let end = line.find(['{', ' ']).ok_or("no value")?;
         let (name, rest) = line.split_at(end);
         check_name(name)?;
         if name != self.family || !self.kinds.contains_key(name) {

@@ -10,6 +10,8 @@ mod event;
 mod foresight;
 mod handoff;
 mod journal;
+#[cfg(test)]
+mod json_page;
 mod listing;
 mod outcome;
 mod phases;

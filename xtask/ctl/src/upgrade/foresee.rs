@@ -72,7 +72,7 @@ impl UpgradePlan {
         self.checks.push(Verdict { name: name.to_owned(), ok, detail });
         found.map_err(|why| {
             self.reason = Some(why.to_string());
-            self.remedy = Some(why.remedy().into());
+            self.remedy = Some(why.remedy());
             Stop::Refused
         })
     }
@@ -119,7 +119,7 @@ fn look<N: Node>(
     plan.notes.extend(settled.notes);
 
     let way = Plan::new(node, site, file, old, options.keep_parked);
-    let way = plan.found("way", way, |way| describe(way))?;
+    let way = plan.found("way", way, describe)?;
     if !settled.drain.forsake {
         let volumes = way.check_volumes(node);
         plan.found("volumes", volumes, |()| "the next payload can have them".to_owned())?;

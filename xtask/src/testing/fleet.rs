@@ -62,7 +62,7 @@ const PREPARE: &str = "
     atomctl load $modules/$FIRST
 ";
 
-/// Makes two volumes and a file system on one of them, and loads both. What runs there besides has the rest of the processor.
+/// Makes two volumes and a file system on one of them, and loads both.
 const BEGIN_LOAD: &str = "
     atomctl volume create raw --kind ram --size 32M
     atomctl volume create files --kind ram --size 48M
@@ -70,7 +70,7 @@ const BEGIN_LOAD: &str = "
     mkdir -p /srv/files
     mount /dev/atom1 /srv/files
     rm -f $SEEN $STOP
-    systemd-run --quiet --unit atom-load --property CPUQuota=20% --property StandardOutput=file:$SEEN \\
+    systemd-run --quiet --unit atom-load --property StandardOutput=file:$SEEN \\
         $HERE/atom-guest load /dev/atom0 /srv/files $STOP
 ";
 
@@ -305,8 +305,12 @@ impl<'a> Fleet<'a> {
             .replace("$HERE", HERE);
         self.shell(index, &script)?;
         until(&format!("the load of {} is under way", NODES[index]), || {
+            self.check_load(index)?;
             Ok(self.shell(index, "ls /srv/files")?.lines().count() > 3)
-        })
+        })?;
+        // Ansible has the rest of the node's processor.
+        self.shell(index, "systemctl set-property --runtime atom-load.service CPUQuota=20%")?;
+        Ok(())
     }
 
     /// The load goes on. It ends by itself at an error or a wrong byte.

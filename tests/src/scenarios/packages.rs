@@ -153,12 +153,14 @@ fn switched_off(context: &Context, old: &str, load: &mut Load) -> Result<()> {
     let root = format!("{place}/root");
     context.run(&["mount", "-t", "overlay", "overlay", "-o", &options, &root])?;
     for folder in ["/proc", "/sys", "/dev"] {
-        context.run(&["mount", "--rbind", folder, &format!("{root}{folder}")])?;
+        let inside = format!("{root}{folder}");
+        // Or else what is unmounted inside would be unmounted outside as well, the control groups for one.
+        context.run(&["mount", "--rbind", "--make-rslave", folder, &inside])?;
     }
     let inside = [root.as_str(), "rpm", "-U", "--oldpackage", old];
     stays_at("2.1.0", "chroot", &inside, "running system", load)?;
     run_saying("rpm", &["-q", PAYLOAD], "2.1.0")?;
-    context.run(&["umount", "-R", "-l", &root])?;
+    context.run(&["umount", "-R", &root])?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::{fleet, host, modules, places};
 const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "payload", "fuzz"];
 
 /// Seconds for which each fuzz target runs.
-const FUZZ_SECONDS: u32 = 20;
+const FUZZ_SECONDS: u32 = 10;
 
 /// A gate: its name and the command that must succeed.
 fn commands() -> Vec<(&'static str, CommandLine)> {

@@ -19,6 +19,8 @@ const ENDED_BY_SIGNAL: i32 = 128;
 pub struct Fio {
     child: Child,
     device: String,
+    /// Writes of the device before it began.
+    before: u64,
 }
 
 /// What a fio did.
@@ -56,7 +58,21 @@ impl Fio {
         Self::start_with(device, shape, &[&submit, &reap])
     }
 
+    /// Starts one on each device, all at the same time. Whoever comes last would have to wait beside all others that run.
+    pub fn start_all(devices: &[String], shape: Shape) -> Result<Vec<Self>> {
+        let spawned = devices.iter().map(|device| Self::spawn(device, shape, &[]));
+        let mut all = spawned.collect::<Result<Vec<_>>>()?;
+        all.iter_mut().try_for_each(Self::until_it_writes)?;
+        Ok(all)
+    }
+
     fn start_with(device: &str, shape: Shape, args: &[&str]) -> Result<Self> {
+        let mut fio = Self::spawn(device, shape, args)?;
+        fio.until_it_writes()?;
+        Ok(fio)
+    }
+
+    fn spawn(device: &str, shape: Shape, args: &[&str]) -> Result<Self> {
         let before = writes_of(device)?;
         let log = format!("/tmp/fio-{}.json", file_name(device));
         let mut command = Command::new("fio");
@@ -80,13 +96,15 @@ impl Fio {
             .stderr(Stdio::inherit())
             .spawn()
             .with_context(|| format!("cannot start fio on {device}"))?;
-        let mut fio = Self { child, device: device.to_owned() };
-        wait::until("fio begins to write", Duration::from_secs(60), || {
-            let ended = fio.child.try_wait()?;
-            ensure!(ended.is_none(), "fio on {device} ended before it began: {ended:?}");
-            Ok(writes_of(device)? > before)
-        })?;
-        Ok(fio)
+        Ok(Self { child, device: device.to_owned(), before })
+    }
+
+    fn until_it_writes(&mut self) -> Result<()> {
+        wait::until("fio begins to write", Duration::from_secs(120), || {
+            let ended = self.child.try_wait()?;
+            ensure!(ended.is_none(), "fio on {} ended before it began: {ended:?}", self.device);
+            Ok(writes_of(&self.device)? > self.before)
+        })
     }
 
     /// An error when fio has ended, which it does by itself only at an error or a wrong byte.
@@ -99,7 +117,29 @@ impl Fio {
     /// Stops fio and returns what it did. An error when it did not do its work.
     pub fn stop(mut self) -> Result<Done> {
         self.check()?;
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
+        self.interrupt()?;
+        self.result()
+    }
+
+    /// Stops all of them, at the same time; what they did together.
+    pub fn stop_all(mut all: Vec<Self>) -> Result<Done> {
+        all.iter_mut().try_for_each(Self::check)?;
+        all.iter().try_for_each(Self::interrupt)?;
+        let mut sum = Done::default();
+        for fio in all {
+            let done = fio.result()?;
+            sum.ios += done.ios;
+            sum.slowest_us = sum.slowest_us.max(done.slowest_us);
+        }
+        Ok(sum)
+    }
+
+    fn interrupt(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?)
+    }
+
+    /// Waits for its end.
+    fn result(mut self) -> Result<Done> {
         let status = self.child.wait()?;
         let path = format!("/tmp/fio-{}.json", file_name(&self.device));
         let text = std::fs::read_to_string(&path)

@@ -43,16 +43,12 @@ fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Resu
         false => EACH_WAY,
     };
     let site = Site::on_guest("1.0.0")?;
-    let mut loads = Vec::new();
-    let mut probe = None;
-    for index in 0..devices {
-        let device = site.volume(&format!("v{index}"), Spec::ram(16).depth(TAGS))?;
-        if index == 0 {
-            probe = Some(Probe::start(&device)?);
-        }
-        let shape = Shape { depth, bytes: WORKING_SET, verify: true };
-        loads.push(Fio::start(&device, shape)?);
-    }
+    let volumes =
+        (0..devices).map(|index| site.volume(&format!("v{index}"), Spec::ram(16).depth(TAGS)));
+    let volumes = volumes.collect::<Result<Vec<_>>>()?;
+    let probe = volumes.first().map(|device| Probe::start(device)).transpose()?;
+    let shape = Shape { depth, bytes: WORKING_SET, verify: true };
+    let loads = Fio::start_all(&volumes, shape)?;
     for mode in [Mode::Warm, Mode::Cold] {
         let mut pauses = Vec::new();
         for round in 0..rounds {
@@ -66,11 +62,7 @@ fn upgrade_under_load(context: &mut Context, devices: usize, depth: u32) -> Resu
         context.fact(&format!("{mode}_pause_us"), quantiles(&mut pauses));
     }
     context.step("stopping the load");
-    let mut ios = 0;
-    for load in loads {
-        ios += load.stop()?.ios;
-    }
-    context.fact("verified_ios", ios);
+    context.fact("verified_ios", Fio::stop_all(loads)?.ios);
     context.fact("probe_reads", probe.map(Probe::stop).transpose()?);
     context.step("taking everything down");
     site.leave()

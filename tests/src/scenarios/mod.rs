@@ -73,6 +73,8 @@ pub struct Machine {
     pub server_mib: u64,
     /// What becomes of its power.
     pub power: Power,
+    /// It takes long, and shows little that others do not: only with `--slow`, or by its name.
+    pub only_slow: bool,
 }
 
 /// The programs on a machine.
@@ -115,6 +117,7 @@ pub const PLAIN: Machine = Machine {
     tools: Tools::Small,
     server_mib: 0,
     power: Power::Stays,
+    only_slow: false,
 };
 
 /// A scenario.
@@ -147,6 +150,7 @@ pub struct Description {
     pub tools: Tools,
     pub server_mib: u64,
     pub power: Power,
+    pub only_slow: bool,
     pub expected_log: Vec<String>,
     pub limit_seconds: u64,
 }
@@ -175,6 +179,7 @@ impl Scenario {
             tools: self.machine.tools,
             server_mib: self.machine.server_mib,
             power: self.machine.power,
+            only_slow: self.machine.only_slow,
             expected_log: self.expected_log.iter().map(|s| (*s).to_owned()).collect(),
             limit_seconds: self.limit_seconds,
         }

@@ -54,7 +54,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "upgrades_in_a_row_with_sixteen_devices_at_depth_one",
         what: "The same with sixteen devices, one request in flight on each.",
-        machine: LARGE,
+        machine: Machine { only_slow: true, ..LARGE },
         expected_log: &[],
         limit_seconds: 900,
         run: upgrades::sixteen_devices_at_depth_one,
@@ -911,7 +911,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "a_node_is_a_debian_that_boots_and_shuts_down",
         what: "A node: systemd, sshd, dpkg, rpm, the stock kernel and nothing of Atom; it is up soon, and goes down in order.",
-        machine: Machine { power: Power::Cycled, ..NODE },
+        machine: Machine { power: Power::Cycled, only_slow: true, ..NODE },
         expected_log: &[],
         limit_seconds: 120,
         run: node::a_node_is_a_debian_that_boots_and_shuts_down,

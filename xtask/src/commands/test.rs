@@ -102,7 +102,8 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
 fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) -> Result<()> {
     programs::build()?;
     let mut wanted = scenario::all()?;
-    wanted.retain(|description| args.wants(&description.name));
+    let all = args.slow || args.filter.is_some();
+    wanted.retain(|description| args.wants(&description.name) && (all || !description.only_slow));
     let fleet = args.wants(fleet::NAME);
     if wanted.is_empty() && !fleet {
         return Ok(());

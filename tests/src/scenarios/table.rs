@@ -245,10 +245,10 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "the_root_file_system_outlives_a_forced_abort",
-        what: "The same with upgrades that a kept write lets run into their deadline, warm and cold.",
+        what: "The same with upgrades that a kept write lets run into their deadline, warm and cold, and with the journal's folder locked by who waits for it.",
         machine: LARGE,
         expected_log: &[],
-        limit_seconds: 240,
+        limit_seconds: 300,
         run: root::the_root_file_system_outlives_a_forced_abort,
     },
     Scenario {

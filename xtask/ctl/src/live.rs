@@ -10,6 +10,7 @@ use atom_abi::control::{payload_state, PayloadInfo, Status};
 use atom_abi::lifecycle::Place;
 
 use crate::control::Control;
+use crate::journal;
 use crate::upgrade::Site;
 
 const PATH: &str = "/var/lib/atom/live";
@@ -21,7 +22,7 @@ pub fn committed() -> Option<String> {
     if is_to_be_mounted() {
         return None;
     }
-    read(Path::new(PATH))
+    version(&journal::read_beside(|| fs::read(PATH)).ok()?)
 }
 
 /// Whether the file system that the file lies on is still to be mounted, as early in a boot. What lies below its mount
@@ -48,7 +49,7 @@ fn lacks_a_mount(fstab: &str, mounts: &str) -> bool {
 }
 
 /// Writes down what is live, unless it soaks still, has died, or is written down already. Asks nothing of a disk while
-/// I/O is held.
+/// I/O is held, and does not wait for one that does not answer.
 pub fn remember() -> io::Result<()> {
     // Without Atom there is nothing to write down.
     let Ok(control) = Control::open() else { return Ok(()) };
@@ -56,7 +57,7 @@ pub fn remember() -> io::Result<()> {
     let site = Site { release: String::new(), status, payloads };
     match site.live().filter(|live| is_settled(&site.status, live)) {
         Some(_) if is_to_be_mounted() => Ok(()),
-        Some(live) => write(Path::new(PATH), live.version.as_str()),
+        Some(live) => journal::beside(|| write(Path::new(PATH), live.version.as_str())),
         None => Ok(()),
     }
 }
@@ -67,8 +68,11 @@ fn is_settled(status: &Status, live: &PayloadInfo) -> bool {
 }
 
 fn read(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let version = text.trim();
+    version(&fs::read(path).ok()?)
+}
+
+fn version(bytes: &[u8]) -> Option<String> {
+    let version = std::str::from_utf8(bytes).ok()?.trim();
     (!version.is_empty()).then(|| version.to_owned())
 }
 

@@ -146,7 +146,7 @@ pub(crate) fn set_realtime(on: bool) -> Result<()> {
 /// Makes a process that has the memory of this one and none of its files but `word`, in a session of its own. It does
 /// `work`, writes to `word` what that returns, and ends; after `limit_s` seconds at the latest, unless it waits for a
 /// disk. Returns its number.
-pub(crate) fn aside(word: &File, limit_s: u32, work: impl FnOnce() -> String) -> Result<Pid> {
+pub(crate) fn aside(word: &File, limit_s: u32, work: impl FnOnce() -> Vec<u8>) -> Result<Pid> {
     // SAFETY: Other threads of this process may hold locks at this moment, which nobody gives back in the child. It takes
     // none of them: the C library makes those of its allocator fit for the child, `work` opens files of its own, and
     // nothing is printed. It never returns from here.
@@ -156,7 +156,7 @@ pub(crate) fn aside(word: &File, limit_s: u32, work: impl FnOnce() -> String) ->
     }
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let word = alone(word, limit_s)?;
-        (&word).write_all(work().as_bytes())
+        (&word).write_all(&work())
     }));
     // SAFETY: It ends this process without anything that this process had registered for its own end.
     unsafe { libc::_exit(i32::from(!matches!(done, Ok(Ok(()))))) }
@@ -199,7 +199,7 @@ mod tests {
         let (mut read, write) = io::pipe().unwrap();
         let write = File::from(std::os::fd::OwnedFd::from(write));
         let files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        let child = aside(&write, 60, || format!("{}", files())).unwrap();
+        let child = aside(&write, 60, || files().to_string().into_bytes()).unwrap();
         drop(write);
         let word = io::read_to_string(&mut read).unwrap();
         // Three streams, the word, and the folder that is read.

@@ -14,6 +14,7 @@ use atomctl::report::{AttemptEntry, JournalDocument, Outcome, UpgradeReport};
 use atomctl::volume;
 use serde_json::{Map, Value};
 
+use super::locked_folder::LockedFolder;
 use crate::kept::keep;
 use crate::load::files::Files;
 use crate::new_root::number;
@@ -24,10 +25,14 @@ use crate::wait;
 const ATOMCTL: &str = "/usr/bin/atomctl";
 const SHELL: &str = "/bin/sh";
 const JOURNAL: &str = "/var/lib/atom/journal";
+/// The folder above the one of the journal.
+const STATE: &str = "/var/lib";
 /// Where the files of the workload are: on the root file system itself.
 const FILES: &str = "/files";
 /// There and back, so often.
 const ROUNDS: usize = 2;
+/// So many writes are kept until one is the file system's own.
+const TRIES: usize = 16;
 /// The deadline that a kept request lets pass.
 const DEADLINE: &str = "300ms";
 /// How long progress may take.
@@ -135,10 +140,15 @@ impl Root {
     }
 
     fn abort(&mut self) -> Result<()> {
+        fs::create_dir_all(STATE)?;
         for how in [&[][..], &["--cold"]] {
-            say("a write that does not end");
-            keep(self.node.control(), op::WRITE, 1)?;
-            self.stuck = true;
+            // Whoever waits for the disk in vain gives up after some seconds, each time: once is enough.
+            let locked = if how.is_empty() {
+                Some(self.stick()?)
+            } else {
+                self.keep_a_write()?;
+                None
+            };
             for again in [&[][..], &["--cold"]] {
                 let how = [again, &["--deadline", DEADLINE]].concat();
                 let report = self.upgrade("1.1.0", &how, Outcome::Aborted)?;
@@ -147,6 +157,7 @@ impl Root {
             }
             volume::release(self.node.control())?;
             self.stuck = false;
+            locked.map(LockedFolder::unlock).transpose()?;
             self.serves("9.0.0-stuck")?;
             // At once, and the way back.
             self.upgrade("1.1.0", how, Outcome::Committed)?;
@@ -155,6 +166,28 @@ impl Root {
             self.serves("9.0.0-stuck")?;
         }
         Ok(())
+    }
+
+    fn keep_a_write(&mut self) -> Result<()> {
+        say("a write that does not end");
+        keep(self.node.control(), op::WRITE, 1)?;
+        self.stuck = true;
+        Ok(())
+    }
+
+    /// A write does not end, and somebody who waits for that has the folder locked that the journal's is in.
+    fn stick(&mut self) -> Result<LockedFolder> {
+        for _ in 0..TRIES {
+            self.keep_a_write()?;
+            if let Some(locked) = LockedFolder::lock(STATE.as_ref())? {
+                return Ok(locked);
+            }
+            say("it was one that only its file waits for");
+            volume::release(self.node.control())?;
+            self.stuck = false;
+            self.progress()?;
+        }
+        bail!("none of {TRIES} writes was one of the file system's journal")
     }
 
     fn upgrade(&mut self, version: &str, how: &[&str], wanted: Outcome) -> Result<UpgradeReport> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use super::fake::{Killed, Machine, Trouble, Which};
+use super::fake::{Killed, Machine, Trouble, Which, IN_A_THREAD};
 use super::line::encode;
 use super::store::Flow;
 use super::tests::began;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn journal(machine: &Machine, limit: usize, flows: fn() -> bool) -> Journal {
     let (disk, memory) = (machine.folder(Which::Disk), machine.folder(Which::Memory));
-    Journal::of(disk, memory, limit, PATIENCE, Flow { flows, is_apart: never })
+    Journal::of(disk, memory, limit, PATIENCE, Flow { flows, is_apart: never }).aside(IN_A_THREAD)
 }
 
 fn always() -> bool {

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use nix::errno::Errno;
 
 use super::medium::{Lock, Medium};
+use super::store::Aside;
 
 /// What happens at one of the steps on any of the folders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +62,18 @@ pub struct FakeFolder {
 
 /// The process was killed.
 pub struct Killed;
+
+/// Uses the disk in this process, whose memory the machine is.
+pub const IN_A_THREAD: Aside = Aside {
+    write: |_, places| in_a_thread(move || places.flush()),
+    read: |_, places| in_a_thread(move || places.read()),
+};
+
+fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    thread::spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("its thread has ended")))
+}
 
 impl Machine {
     pub fn folder(&self, which: Which) -> Box<FakeFolder> {

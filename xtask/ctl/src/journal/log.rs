@@ -13,14 +13,27 @@ const KEPT: usize = 4;
 /// How long a file gets, in bytes: some hundred attempts.
 pub(super) const LIMIT: usize = 1 << 20;
 
-/// Everything that is there, oldest first.
-pub(super) fn read(medium: &dyn Medium) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    for number in (1..=KEPT).rev() {
-        scan.add(&medium.read(&older(number))?);
+/// Every file that is there, oldest first, each with its length before it.
+pub(super) fn read(medium: &dyn Medium) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for name in (1..=KEPT).rev().map(older).chain([NAME.to_owned()]) {
+        let file = medium.read(&name)?;
+        all.extend_from_slice(&(file.len() as u64).to_le_bytes());
+        all.extend_from_slice(&file);
     }
-    scan.add(&medium.read(NAME)?);
-    Ok(scan)
+    Ok(all)
+}
+
+/// What [`read`] has read.
+pub(super) fn scan(mut all: &[u8]) -> Scan {
+    let mut scan = Scan::default();
+    while let Some((length, rest)) = all.split_first_chunk() {
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let (file, rest) = rest.split_at(length.min(rest.len()));
+        scan.add(file);
+        all = rest;
+    }
+    scan
 }
 
 /// Adds those of these lines that are not there yet, durably. Only one process may do this at a time. On an error nothing

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Waits for a disk for as long as that is worth it.
 //!
-//! A write that does not come back cannot be given up: it keeps its thread, and with it the process and whoever waits for
-//! that. So it is made by a process of its own, for which nobody waits.
+//! What does not come back from a disk cannot be given up: it keeps its thread, and with it the process and whoever waits
+//! for that. That goes for a write, and for a look into a folder as well, since somebody else may wait for the disk with
+//! that folder locked. So it is done by a process of its own, for which nobody waits.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{channel, RecvTimeoutError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -18,62 +17,62 @@ use crate::sys;
 
 /// How long a process aside may wait for its turn and do its work, in seconds.
 const LIFE_S: u32 = 60;
-const DONE: &str = "done";
-const STACK_BYTES: usize = 256 << 10;
+/// What the word of a process aside begins with: its work is done, and what it has read follows; or why it is not.
+const DONE: u8 = b'+';
+const FAILED: u8 = b'-';
+/// As much as a pipe holds, see pipe(7).
+const PIPE_BYTES: usize = 64 << 10;
 
 /// Writes, in a process of its own.
 pub(super) fn write(patience: Duration, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    read(patience, || work().map(|()| Vec::new())).map(drop)
+}
+
+/// Reads, in a process of its own, what `work` returns.
+pub(super) fn read(
+    patience: Duration,
+    work: impl FnOnce() -> io::Result<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
     let (read, write) = io::pipe()?;
     let (mut read, write) = (File::from(OwnedFd::from(read)), File::from(OwnedFd::from(write)));
     let child = sys::aside(&write, LIFE_S, || match work() {
-        Ok(()) => DONE.to_owned(),
-        Err(error) => error.to_string(),
+        Ok(mut bytes) => {
+            bytes.insert(0, DONE);
+            bytes
+        }
+        Err(error) => {
+            let mut word = vec![FAILED];
+            word.extend_from_slice(error.to_string().as_bytes());
+            word
+        }
     })?;
     drop(write);
     let word = wait_for(&mut read, patience)?;
     // It has ended, or is about to.
     let _ = waitpid(child, None);
-    match word.as_str() {
-        DONE => Ok(()),
-        "" => Err(io::Error::other("its writer was killed")),
-        why => Err(io::Error::other(why.to_owned())),
+    match word.split_first() {
+        Some((&DONE, rest)) => Ok(rest.to_vec()),
+        Some((_, why)) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned())),
+        None => Err(io::Error::other("its process was killed")),
     }
 }
 
 /// All that comes through a pipe.
-fn wait_for(pipe: &mut File, patience: Duration) -> io::Result<String> {
+fn wait_for(pipe: &mut File, patience: Duration) -> io::Result<Vec<u8>> {
     let begun = Instant::now();
     let mut word = Vec::new();
+    let mut bytes = vec![0; PIPE_BYTES];
     loop {
         let left = patience.saturating_sub(begun.elapsed());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         if poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
             return Err(no_answer(patience));
         }
-        let mut bytes = [0; 512];
         match pipe.read(&mut bytes)? {
-            0 => return Ok(String::from_utf8_lossy(&word).into_owned()),
+            0 => return Ok(word),
             length => word.extend_from_slice(bytes.get(..length).unwrap_or_default()),
         }
     }
-}
-
-/// Reads, in a thread of its own: the kernel gives up a read for a process that ends.
-pub(super) fn read<T: Send + 'static>(
-    patience: Duration,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let (done, answer) = channel();
-    Builder::new().stack_size(STACK_BYTES).spawn(move || {
-        // Whoever asked may not wait any more.
-        let _ = done.send(work());
-    })?;
-    answer.recv_timeout(patience).unwrap_or_else(|error| {
-        Err(match error {
-            RecvTimeoutError::Timeout => no_answer(patience),
-            RecvTimeoutError::Disconnected => io::Error::other("its thread has ended"),
-        })
-    })
 }
 
 fn no_answer(patience: Duration) -> io::Error {
@@ -92,7 +91,14 @@ mod tests {
         let error = write(LONG, || Err(io::Error::other("full"))).unwrap_err();
         assert_eq!(error.to_string(), "full");
         let error = write(LONG, || std::process::abort()).unwrap_err();
-        assert_eq!(error.to_string(), "its writer was killed");
+        assert_eq!(error.to_string(), "its process was killed");
+    }
+
+    #[test]
+    fn what_was_read_comes_back_whole_also_when_it_is_long() {
+        let long: Vec<u8> = (0..PIPE_BYTES * 3 + 1).map(|number| number as u8).collect();
+        assert_eq!(read(LONG, || Ok(long.clone())).unwrap(), long);
+        assert_eq!(read(LONG, || Ok(Vec::new())).unwrap(), b"");
     }
 
     #[test]

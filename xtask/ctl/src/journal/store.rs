@@ -28,14 +28,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Journal {
     places: Arc<Places>,
     patience: Duration,
-    writer: Writer,
+    aside: Aside,
     flow: Flow,
     /// The disk did not answer this process: it is not waited for again.
     silent: Arc<AtomicBool>,
 }
 
-/// Who writes to the disk what waits in memory, and for how long that is waited for.
-pub(super) type Writer = fn(Duration, Arc<Places>) -> io::Result<()>;
+/// What uses the disk, of which nobody knows whether it comes back: it is waited for as long as is said.
+#[derive(Clone, Copy)]
+pub(super) struct Aside {
+    /// Writes to the disk what waits in memory.
+    pub(super) write: fn(Duration, Arc<Places>) -> io::Result<()>,
+    /// Reads what [`log::scan`] understands.
+    pub(super) read: fn(Duration, Arc<Places>) -> io::Result<Vec<u8>>,
+}
+
+/// In a process of its own.
+const IN_A_PROCESS: Aside = Aside {
+    write: |limit, places| patience::write(limit, || places.flush()),
+    read: |limit, places| patience::read(limit, || places.read()),
+};
 
 /// When the disk may be used.
 #[derive(Clone, Copy)]
@@ -73,9 +85,8 @@ impl Journal {
         };
         let is_apart = || beneath::is_without_atom(Path::new(DISK));
         let flow = Flow { flows: flow::flows, is_apart };
-        let writer: Writer = |limit, places| patience::write(limit, || places.flush());
         let disk = Box::new(Folder::new(DISK));
-        Self { writer, ..Self::of(disk, memory, log::LIMIT, PATIENCE, flow) }
+        Self::of(disk, memory, log::LIMIT, PATIENCE, flow)
     }
 
     pub(super) fn of(
@@ -85,9 +96,14 @@ impl Journal {
         patience: Duration,
         flow: Flow,
     ) -> Self {
-        let writer: Writer = |limit, places| patience::read(limit, move || places.flush());
         let places = Arc::new(Places { disk, memory, limit });
-        Self { places, patience, writer, flow, silent: Arc::default() }
+        Self { places, patience, aside: IN_A_PROCESS, flow, silent: Arc::default() }
+    }
+
+    /// The same with what uses the disk in other hands.
+    #[cfg(test)]
+    pub(super) fn aside(self, aside: Aside) -> Self {
+        Self { aside, ..self }
     }
 
     /// The number of a new attempt.
@@ -148,7 +164,7 @@ impl Journal {
         if self.silent.load(Ordering::Relaxed) {
             return Err(io::Error::other("it did not answer before"));
         }
-        let flushed = (self.writer)(self.patience, Arc::clone(&self.places));
+        let flushed = (self.aside.write)(self.patience, Arc::clone(&self.places));
         let silent = flushed.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut);
         self.silent.fetch_or(silent, Ordering::Relaxed);
         flushed
@@ -161,9 +177,8 @@ impl Journal {
         let mut scan = Scan::default();
         let mut notes = Vec::new();
         if self.flows() || (self.flow.is_apart)() {
-            let places = Arc::clone(&self.places);
-            match patience::read(self.patience, move || log::read(places.disk.as_ref())) {
-                Ok(read) => scan = read,
+            match (self.aside.read)(self.patience, Arc::clone(&self.places)) {
+                Ok(read) => scan = log::scan(&read),
                 Err(error) => {
                     notes.push(format!("the journal in {DISK} could not be read: {error}"))
                 }
@@ -191,9 +206,7 @@ pub(crate) fn beside(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 }
 
 /// Reads something from there, when that is safe.
-pub(crate) fn read_beside<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+pub(crate) fn read_beside(work: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
     if !(flow::flows() || beneath::is_without_atom(Path::new(DISK))) {
         return Err(io::Error::other("no disk is read while I/O is held"));
     }
@@ -217,7 +230,11 @@ impl Places {
         self.memory.read(SPOOL)
     }
 
-    fn flush(&self) -> io::Result<()> {
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        log::read(self.disk.as_ref())
+    }
+
+    pub(super) fn flush(&self) -> io::Result<()> {
         let _turn = self.memory.lock(DISK_LOCK)?;
         let spooled = self.spooled()?;
         let (whole, _) = line::split(&spooled);

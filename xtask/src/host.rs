@@ -52,6 +52,18 @@ pub fn find(tool: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// Memory that programs could still get without swapping, in MiB; none when the kernel does not say.
+pub fn available_memory_mib() -> Option<u64> {
+    memory_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// `MemAvailable` of proc_meminfo(5), in MiB.
+fn memory_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10)
+}
+
 /// Installs Debian packages on the host when a file of theirs is missing, and says so.
 pub fn install_missing(wanted: &[(&str, &Path)]) -> Result<()> {
     let missing: Vec<&str> =
@@ -129,5 +141,17 @@ mod mount_tests {
         assert_eq!(mounted_below(table, Path::new("/cache/tree")), Some("/cache/tree/proc"));
         assert_eq!(mounted_below(table, Path::new("/cache/ro")), None);
         assert_eq!(mounted_below(table, Path::new("/cache/other")), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_in_mebibytes() {
+        let table = "MemTotal:       24680000 kB\nMemAvailable:    2097152 kB\nBuffers: 1 kB\n";
+        assert_eq!(memory_available(table), Some(2048));
+        assert_eq!(memory_available("MemTotal: 1 kB\n"), None);
     }
 }

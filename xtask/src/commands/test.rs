@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `cargo xtask test`: the host's tests, the gates, and each scenario in a guest of its own.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use atom_tests::scenarios::Tools;
+use atom_tests::scenarios::{Description, Tools};
 
 use crate::sysroot::{Sysroot, Target};
-use crate::testing::{fleet, gates, scenario, Verdict};
+use crate::testing::{fleet, gates, scenario, streams, Verdict};
 use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
@@ -34,6 +35,9 @@ pub struct Args {
     /// Run each scenario so many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
+    /// Run so many scenarios beside each other. Usually one a processor, as far as the memory goes.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Do what takes long as often as it should be done: fifty cuts of the power instead of three, fifty upgrades each way with
     /// sixteen devices instead of ten.
     #[arg(long)]
@@ -99,7 +103,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
-fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) -> Result<()> {
+fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + Send) -> Result<()> {
     programs::build()?;
     let mut wanted = scenario::all()?;
     let all = args.slow || args.filter.is_some();
@@ -113,18 +117,27 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict)) ->
         let packages = node::packages::for_scenarios(sysroot)?;
         initramfs = initramfs.and_nodes(node::Parts::make(sysroot, Some(&packages))?);
     }
-    for description in wanted {
-        for round in 1..=args.repeat {
-            if args.repeat > 1 {
-                eprintln!("round {round} of {}", args.repeat);
-            }
-            report(scenario::run(sysroot, &initramfs, &description, args.slow));
+    let carry_out = |job: Job| match job {
+        Job::Scenario(one) => scenario::run(sysroot, &initramfs, one, args.slow),
+        Job::Fleet => fleet::run(sysroot),
+    };
+    let jobs = args.jobs.unwrap_or_else(streams::usual);
+    // One after the other: a scenario has one folder for its machine.
+    for round in 1..=args.repeat {
+        if args.repeat > 1 {
+            eprintln!("round {round} of {}", args.repeat);
         }
-    }
-    for _ in 0..if fleet { args.repeat } else { 0 } {
-        report(fleet::run(sysroot));
+        // The longest one, in guests of its own, comes last, when the others leave it the machine.
+        let all = wanted.iter().map(Job::Scenario).chain(fleet.then_some(Job::Fleet));
+        streams::run(all, jobs, carry_out, &mut report);
     }
     Ok(())
+}
+
+/// What is run in a guest, or in several.
+enum Job<'a> {
+    Scenario(&'a Description),
+    Fleet,
 }
 
 fn list(args: &Args) -> Result<()> {

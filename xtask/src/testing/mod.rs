@@ -7,6 +7,7 @@ pub mod fuzzing;
 pub mod gates;
 mod packages;
 pub mod scenario;
+pub mod streams;
 
 use serde::Serialize;
 

@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::report::Report;
 use super::wishes::Wishes;
@@ -254,8 +255,9 @@ fn users_ssh(sight: &mut Sight) -> Result<String> {
     Ok(options)
 }
 
-/// Waits for the command's end. An interrupt from the terminal reaches it too: it ends in order, and so do we, after it.
-fn run_through_interrupts(mut command: Command, output: &Output) -> std::io::Result<ExitStatus> {
+/// Waits for the command's end. An interrupt from the terminal reaches it too: it ends in order, and we go on after it, with what
+/// it has left.
+fn run_through_interrupts(mut command: Command, output: &Output) -> Result<ExitStatus> {
     command.stdin(Stdio::null());
     match output {
         Output::Terminal => {}
@@ -271,8 +273,11 @@ fn run_through_interrupts(mut command: Command, output: &Output) -> std::io::Res
     // The child begins with an empty mask; it is ours alone that holds the signal back.
     interrupt.thread_block()?;
     let status = command.status();
+    // What has come meanwhile was for the child, which has obeyed.
+    let arrived = SignalFd::with_flags(&interrupt, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    while arrived.read_signal()?.is_some() {}
     interrupt.thread_unblock()?;
-    status
+    Ok(status?)
 }
 
 fn without_report(status: ExitStatus, rollout: &Path) -> anyhow::Error {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{fuzzing, packages, Verdict};
+use super::{fuzzing, interrupted, packages, Verdict};
 use crate::command_line::CommandLine;
 use crate::kbuild::{self, Mode};
 use crate::sysroot::Sysroot;
@@ -131,12 +131,18 @@ pub fn kernel_side(
     Ok(())
 }
 
-/// Runs the tests of the Ansible collection: its parts, and its playbooks over a fleet of fake nodes.
+/// Runs the tests of the Ansible collection: its parts, and its playbooks over a fleet of fake nodes; and `cargo xtask fleet`
+/// over the same.
 pub fn collection(
     sysroot: &Sysroot,
     wanted: impl Fn(&str) -> bool,
     mut report: impl FnMut(Verdict),
 ) {
+    let name = "fleet that is interrupted";
+    if wanted(name) {
+        eprintln!("{name} ...");
+        report(verdict(name, || interrupted::check(sysroot)));
+    }
     let name = "fleet collection";
     if !wanted(name) {
         return;

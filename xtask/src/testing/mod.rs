@@ -5,6 +5,7 @@ mod cuts;
 pub mod fleet;
 pub mod fuzzing;
 pub mod gates;
+mod interrupted;
 mod packages;
 pub mod scenario;
 pub mod streams;

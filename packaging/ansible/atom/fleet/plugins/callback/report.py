@@ -12,6 +12,8 @@ short_description: The summary of a run over the fleet
 description:
   - Prints a line when something became of a node, and a table at the end of the playbooks of this collection.
   - Writes one document, C(atom.fleet-report/1).
+  - At the first interrupt of a rollout the nodes in their turn go on to their end, and no other is touched. At the second one,
+    and in other playbooks, the run ends at once. The table and the document come in any case.
 version_added: "1.0.0"
 requirements:
   - enable in configuration, C(callbacks_enabled=atom.fleet.report)
@@ -27,12 +29,17 @@ options:
         key: report
 """
 
+import atexit
 import json
 import os
+import signal
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.atom.fleet.plugins.plugin_utils.node import KEY
 from ansible_collections.atom.fleet.plugins.plugin_utils.report import Report, table
+
+# What an interrupt is answered with.
+GOING_ON = "interrupted: nodes in their turn go on to their end, no other is touched; interrupt again to end at once\n"
 
 VERBS = ("plan", "prepare", "upgrade", "verify", "rollback", "status")
 
@@ -52,6 +59,9 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_start(self, playbook):
         verb = os.path.splitext(os.path.basename(playbook._file_name))[0]
         self.report = Report(verb) if verb in VERBS else None
+        if self.report is not None:
+            self.process = os.getpid()
+            self.interrupt = signal.signal(signal.SIGINT, self._interrupted)
 
     def v2_playbook_on_play_start(self, play):
         if self.report is None:
@@ -73,9 +83,30 @@ class CallbackModule(CallbackBase):
         self._heard(result, "unreachable")
 
     def v2_playbook_on_stats(self, stats):
-        if self.report is None:
-            return
-        document = self.report.end()
+        if self.report is not None:
+            self._end()
+
+    def _interrupted(self, number, frame):
+        """Ansible's own answer ends the run at once, and with it what the nodes in their turn have to say."""
+        if os.getpid() != self.process or self.report is None:
+            return self.interrupt(number, frame)
+        first = self.report.interrupted is None
+        if first and self.report.interrupt():
+            os.write(2, GOING_ON.encode())
+            return None
+        # What is known is told when everything else has ended.
+        atexit.register(self._at_exit)
+        return self.interrupt(number, frame)
+
+    def _at_exit(self):
+        if os.getpid() == self.process and self.report is not None:
+            self._end()
+
+    def _end(self):
+        """Once."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        report, self.report = self.report, None
+        document = report.end()
         # The document first: whoever reads only that is not to miss it because an output is closed.
         path = self.get_option("report_file")
         if path:

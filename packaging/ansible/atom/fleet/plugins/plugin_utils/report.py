@@ -34,7 +34,9 @@ class Report:
         self.nodes = {}
         self.rollout = None
         self.refused = None
+        self.interrupted = None
         self.batch_said = None
+        self.states_said = {}
 
     def know(self, names):
         """Nodes that take part, in their order."""
@@ -44,6 +46,11 @@ class Report:
     def recorded_in(self, path):
         """The record that the run works with."""
         self.rollout = path
+
+    def interrupt(self):
+        """Somebody wants the run to end. Returns whether it does so by itself, once the nodes in their turn have had it."""
+        self.interrupted = record_of.INTERRUPTED
+        return self.verb == "upgrade" and self.rollout is not None and Rollout(self.rollout).interrupt()
 
     def refuse(self, why):
         """Nothing was begun."""
@@ -81,6 +88,10 @@ class Report:
         if self.verb == "upgrade" and told.get("report") and told["state"] in record_of.GOOD:
             # It is said when the node was proved to be well.
             return None
+        if self.states_said.get(name) == node["state"]:
+            # The task that failed has said it, and the one that records it says the same.
+            return None
+        self.states_said[name] = node["state"]
         line = "  %s: %s" % (name, node["state"])
         if node.get("report"):
             line += " %s" % change(node)
@@ -107,7 +118,7 @@ class Report:
             "version": record["version"] if record else None,
             "outcome": outcome,
             "exit_code": code,
-            "reason": self.refused or ((record or {}).get("stopped") or {}).get("why"),
+            "reason": self.refused or ((record or {}).get("stopped") or {}).get("why") or self.interrupted,
             "attention": [node["node"] for node in nodes if node["state"] == "held"],
             "rollout": self.rollout,
             "began": self.began,

@@ -32,6 +32,9 @@ HELD = "held"
 LOST = "lost"
 ROLLED_BACK = "rolled-back"
 
+# Why a rollout stopped that nothing was wrong with.
+INTERRUPTED = "the run was interrupted"
+
 # As it should be.
 GOOD = (UPGRADED, UNCHANGED)
 # Its turn has come, and nobody has said yet that it is over.
@@ -208,6 +211,18 @@ class Rollout:
             self._write(record)
             return record
 
+    def interrupt(self):
+        """Somebody wants the run to end: nodes in their turn go on to their end, and no other is touched. Returns whether there
+        is a rollout to be stopped."""
+        with self._locked():
+            record = self.read()
+            if record is None or record["state"] != "running":
+                return False
+            if not record["stopped"]:
+                record["stopped"] = {"node": None, "why": INTERRUPTED}
+            self._write(record)
+            return True
+
     def begin_back(self, names):
         """Begins to roll back what was touched, or goes on with it. Returns the nodes among 'names' and the version that
         each had before."""
@@ -252,7 +267,7 @@ class Rollout:
     def _lose(node):
         """Nobody has said what became of a node in its turn. One that was not touched yet is only unreachable."""
         state = UNREACHABLE if node["state"] == PREPARING else LOST
-        node.update(state=state, ended=now(), reason="the connection ended in the middle of its turn",
+        node.update(state=state, ended=now(), reason="nothing was heard of it to the end of its turn",
                     remedy="look at the node, then run the same again")
 
     @staticmethod

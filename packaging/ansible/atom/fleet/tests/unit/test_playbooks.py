@@ -2,6 +2,7 @@
 """The playbooks over a fleet of fake nodes: what is touched, what is not, and what is said of it."""
 
 import glob
+import json
 import os
 import signal
 import subprocess
@@ -63,6 +64,19 @@ class Playbooks(unittest.TestCase):
             self.assertEqual(len(fleet.upgrades("n1")), 2, "it was tried again")
             self.assertEqual([len(fleet.upgrades(name)) for name in fleet.names[1:]], [0, 0, 0])
             self.assertNotEqual(fleet.code, 0)
+
+    def test_what_becomes_of_a_node_is_told_once(self):
+        with Fleet(4) as fleet:
+            fleet.set("n2", faults=["fails"])
+            fleet.set("n3", faults=["dies"])
+            fleet.set("n4", wrong=True)
+            report = fleet.run("upgrade", atom_fleet_batches=["100%"], atom_fleet_max_failures="100%", atom_fleet_retries=0)
+            self.assertEqual(states(report), {"n1": "upgraded", "n2": "failed", "n3": "lost", "n4": "failed"}, fleet.said)
+            told = [line.split(":")[0].strip() for line in fleet.said.splitlines() if line.startswith("  n")]
+            self.assertEqual(sorted(line for line in told if line in fleet.names), fleet.names, fleet.said)
+            report = fleet.run("rollback")
+            self.assertEqual(report["outcome"], "incomplete", fleet.said)
+            self.assertEqual(fleet.said.count("  n1: rolled-back"), 1, fleet.said)
 
     def test_what_fails_once_is_tried_again_and_what_is_refused_is_not(self):
         with Fleet(2) as fleet:
@@ -126,19 +140,51 @@ class Playbooks(unittest.TestCase):
             self.assertEqual(fleet.live(), ["2.0.0", "2.1.0", "2.0.0"])
             self.assertEqual(fleet.upgrades("n1")[-1], "rollback 2.0.0")
 
-    def test_a_rollout_that_was_interrupted_goes_on(self):
-        with Fleet(3) as fleet:
-            fleet.set("n2", slow=3)
-            run = subprocess.Popen(fleet.command("upgrade"), env=fleet.environment(), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
-            end = time.time() + 120
-            while not fleet.upgrades("n2"):
-                self.assertLess(time.time(), end, "the second node's turn did not come")
+    def interrupted(self, fleet, times):
+        """Interrupts a rollout in the turn of n2. Returns the report of it."""
+        run = subprocess.Popen(fleet.command("upgrade"), env=fleet.environment(), stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, universal_newlines=True)
+        end = time.time() + 120
+        while not fleet.upgrades("n2"):
+            self.assertLess(time.time(), end, "the second node's turn did not come")
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        if times > 1:
+            while not fleet.record()["stopped"]:
+                self.assertLess(time.time(), end, "the rollout was not stopped")
                 time.sleep(0.05)
             run.send_signal(signal.SIGINT)
-            run.wait(timeout=60)
-            self.assertTrue(fleet.record()["nodes"]["n2"]["touched"])
+        fleet.said = run.communicate(timeout=120)[0]
+        self.assertNotEqual(run.returncode, 0, fleet.said)
+        with open(os.path.join(fleet.folder, "report.json")) as file:
+            return json.load(file)
+
+    def test_an_interrupt_lets_the_nodes_in_their_turn_come_to_their_end(self):
+        with Fleet(3) as fleet:
+            fleet.set("n2", slow=3)
+            report = self.interrupted(fleet, 1)
+            self.assertEqual(states(report), {"n1": "upgraded", "n2": "upgraded", "n3": "not-reached"}, fleet.said)
+            self.assertEqual((report["outcome"], report["exit_code"], report["reason"]),
+                             ("stopped", 1, "the run was interrupted"), fleet.said)
+            record = fleet.record()
+            self.assertEqual([record["nodes"][name]["touched"] for name in fleet.names], [True, True, False], record)
+            self.assertEqual((fleet.live(), fleet.upgrades("n3")), (["2.1.0", "2.1.0", "2.0.0"], []))
+            report = fleet.run("upgrade")
+            self.assertEqual((report["outcome"], fleet.live()), ("done", ["2.1.0"] * 3), fleet.said)
+            self.assertEqual([len(fleet.upgrades(name)) for name in fleet.names], [1, 1, 1])
+
+    def test_a_second_interrupt_ends_at_once_and_claims_nothing_of_the_node_in_its_turn(self):
+        with Fleet(3) as fleet:
+            fleet.set("n2", slow=60)
+            began = time.time()
+            report = self.interrupted(fleet, 2)
+            self.assertLess(time.time() - began, 60, "it was waited for")
+            self.assertEqual(states(report), {"n1": "upgraded", "n2": "lost", "n3": "not-reached"}, fleet.said)
+            self.assertEqual((report["exit_code"], report["reason"]), (1, "the run was interrupted"), fleet.said)
+            record = fleet.record()
+            self.assertEqual([record["nodes"][name]["touched"] for name in fleet.names], [True, True, False], record)
             self.assertEqual(fleet.upgrades("n3"), [])
+            fleet.set("n2", slow=0)
             report = fleet.run("upgrade")
             self.assertEqual((report["outcome"], fleet.live()), ("done", ["2.1.0"] * 3), fleet.said)
             self.assertEqual(len(fleet.upgrades("n1")), 1)

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The version that was committed last, in `/var/lib/atom/live`: what a boot loads. What a boot has loaded counts as committed,
 //! since there is nothing to go back to.
+//!
+//! Where `/var` is a file system of its own, it is not there yet when a boot looks. So there the version is in `/etc/atom/live`
+//! as well, which is looked at first: it is there in no other case.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,22 +17,43 @@ use crate::journal;
 use crate::upgrade::Site;
 
 const PATH: &str = "/var/lib/atom/live";
+const EARLY_PATH: &str = "/etc/atom/live";
 const FSTAB: &str = "/etc/fstab";
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The version that was committed last; none when nobody has written it, or it cannot be read yet.
 pub fn committed() -> Option<String> {
-    if is_to_be_mounted() {
-        return None;
+    let from = |path: &'static str| version(&journal::read_beside(|| fs::read(path)).ok()?);
+    match from(EARLY_PATH) {
+        None if is_to_be_mounted() => None,
+        None => from(PATH),
+        early => early,
     }
-    version(&journal::read_beside(|| fs::read(PATH)).ok()?)
 }
 
 /// Whether the file system that the file lies on is still to be mounted, as early in a boot. What lies below its mount
 /// point is older than what lies on it.
-fn is_to_be_mounted() -> bool {
+pub fn is_to_be_mounted() -> bool {
     let text = |path| fs::read_to_string(path).unwrap_or_default();
     lacks_a_mount(&text(FSTAB), &text(MOUNTS))
+}
+
+/// Whether a table of mounts has a file system for the file that is not the root's.
+fn is_on_its_own(mounts: &str) -> bool {
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    places.into_iter().any(|place| place != "/" && Path::new(PATH).starts_with(place))
+}
+
+/// Writes the version to both of the places, or to the one and removes what the other has.
+fn write_both(path: &Path, early: &Path, is_on_its_own: bool, version: &str) -> io::Result<()> {
+    write(path, version)?;
+    if is_on_its_own {
+        return write(early, version);
+    }
+    match fs::remove_file(early) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a table of file systems names one for the file which the table of mounts does not have.
@@ -56,8 +80,13 @@ pub fn remember() -> io::Result<()> {
     let (Ok(status), Ok(payloads)) = (control.status(), control.payloads()) else { return Ok(()) };
     let site = Site { release: String::new(), status, payloads };
     match site.live().filter(|live| is_settled(&site.status, live)) {
-        Some(_) if is_to_be_mounted() => Ok(()),
-        Some(live) => journal::beside(|| write(Path::new(PATH), live.version.as_str())),
+        // An initramfs has a folder of its own, which nobody sees again.
+        Some(_) if !journal::disk_is_there() => Ok(()),
+        Some(live) => journal::beside(|| {
+            let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
+            let (path, early) = (Path::new(PATH), Path::new(EARLY_PATH));
+            write_both(path, early, is_on_its_own(&mounts), live.version.as_str())
+        }),
         None => Ok(()),
     }
 }
@@ -120,6 +149,24 @@ mod tests {
         assert!(lacks_a_mount(&var, root));
         let mounted = format!("{root}31 22 254:2 / /var rw - ext4 /dev/vdb rw\n");
         assert!(!lacks_a_mount(&var, &mounted));
+    }
+
+    #[test]
+    fn a_boot_before_the_file_system_is_there_finds_the_version_beside_it() {
+        let folder = std::env::temp_dir().join(format!("atomctl-early-{}", std::process::id()));
+        let (path, early) = (folder.join("var/live"), folder.join("etc/live"));
+        write_both(&path, &early, false, "2.0.0").unwrap();
+        assert_eq!((read(&path).as_deref(), read(&early)), (Some("2.0.0"), None));
+        write_both(&path, &early, true, "2.1.0").unwrap();
+        assert_eq!((read(&path), read(&early)), (Some("2.1.0".into()), Some("2.1.0".into())));
+        // The file system was given up: what was beside it must not outlive it.
+        write_both(&path, &early, false, "2.0.0").unwrap();
+        assert_eq!((read(&path).as_deref(), read(&early)), (Some("2.0.0"), None));
+        fs::remove_dir_all(&folder).unwrap();
+        let root = "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n";
+        assert!(!is_on_its_own(root));
+        assert!(!is_on_its_own(&format!("{root}30 22 254:3 / /var/log rw - ext4 /dev/vdc rw\n")));
+        assert!(is_on_its_own(&format!("{root}31 22 254:2 / /var rw - ext4 /dev/vdb rw\n")));
     }
 
     #[test]

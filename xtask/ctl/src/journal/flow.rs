@@ -5,9 +5,25 @@ use atom_abi::control::payload_state;
 use atom_abi::lifecycle::Place;
 
 use crate::control::Control;
+use crate::live;
+
+/// Set by the scripts of an initramfs, whose folders nobody sees again.
+const INITRAMFS: &str = "ATOM_INITRAMFS";
+
+/// True when the disk with the journal may be written to: I/O flows, and the disk is there.
+pub(super) fn flows() -> bool {
+    // Where I/O is held, not even the table of file systems may be looked at.
+    io_flows() && disk_is_there()
+}
+
+/// Whether the disk with the journal is there: not in an initramfs, and not early in a boot where it is mounted later. What is
+/// written below its mount point is not seen again.
+pub(crate) fn disk_is_there() -> bool {
+    std::env::var_os(INITRAMFS).is_none() && !live::is_to_be_mounted()
+}
 
 /// True when nothing on an Atom device waits or fails: a payload serves and is well, or there are no devices. Reads no disk.
-pub(super) fn flows() -> bool {
+pub(super) fn io_flows() -> bool {
     // Without Atom there are no devices of it.
     let Ok(control) = Control::open() else {
         return true;

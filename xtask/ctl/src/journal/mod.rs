@@ -39,6 +39,7 @@ mod verdict;
 mod who;
 
 pub use attempt::Attempt;
+pub(crate) use flow::disk_is_there;
 pub use record::{Began, Ended, Identity, Kind, Moment, Origin, Process, Record, Settled};
 pub(crate) use store::{beside, read_beside};
 pub use store::{Found, Journal};

@@ -108,7 +108,12 @@ impl Journal {
 
     /// The number of a new attempt.
     pub(super) fn number(&self) -> u64 {
-        let last = self.places.last_number().unwrap_or_else(|| self.highest());
+        let known = self.places.last_number();
+        let last = known.unwrap_or_else(|| self.highest());
+        if known.is_none() && !self.flows() {
+            // The disk may have higher ones. Whoever comes when it is there looks again.
+            return last.saturating_add(1);
+        }
         let places = &self.places;
         let take = || -> io::Result<u64> {
             let _turn = places.memory.lock(SPOOL_LOCK)?;
@@ -207,7 +212,7 @@ pub(crate) fn beside(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 
 /// Reads something from there, when that is safe.
 pub(crate) fn read_beside(work: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
-    if !(flow::flows() || beneath::is_without_atom(Path::new(DISK))) {
+    if !(flow::io_flows() || beneath::is_without_atom(Path::new(DISK))) {
         return Err(io::Error::other("no disk is read while I/O is held"));
     }
     patience::read(PATIENCE, work)

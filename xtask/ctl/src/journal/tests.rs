@@ -31,9 +31,13 @@ impl Place {
     }
 
     fn journal(&self, limit: usize) -> Journal {
+        self.journal_that(FLOWING, limit)
+    }
+
+    fn journal_that(&self, flow: Flow, limit: usize) -> Journal {
         let disk = Box::new(Folder::new(self.0.join("disk")));
         let memory = Box::new(Folder::new(self.0.join("memory")));
-        Journal::of(disk, memory, limit, LIMIT, FLOWING)
+        Journal::of(disk, memory, limit, LIMIT, flow)
     }
 }
 
@@ -103,6 +107,25 @@ fn numbers_grow_over_restarts_and_with_each_tool() {
     assert_eq!(numbers(3), [1, 2, 3]);
     fs::remove_dir_all(place.0.join("memory")).unwrap();
     assert_eq!(numbers(2), [4, 5]);
+}
+
+#[test]
+fn what_a_boot_did_before_the_disk_was_there_comes_to_it_and_takes_no_number_of_another() {
+    let place = Place::new("early");
+    for _ in 0..3 {
+        begin(&place.journal(1 << 20)).fail(&Problem::refused("No", "busy", "wait")).unwrap();
+    }
+    // The machine is started anew, and the disk is there later.
+    fs::remove_dir_all(place.0.join("memory")).unwrap();
+    fs::rename(place.0.join("disk"), place.0.join("later")).unwrap();
+    let absent = Flow { flows: || false, ..FLOWING };
+    let _ = begin(&place.journal_that(absent, 1 << 20));
+    assert!(!place.0.join("disk").exists(), "it was written below the mount point");
+    fs::rename(place.0.join("later"), place.0.join("disk")).unwrap();
+    assert_eq!(begin(&place.journal(1 << 20)).number(), 4);
+    let found = place.journal(1 << 20).read();
+    let began = found.records.iter().filter(|record| matches!(record, Record::Began(_)));
+    assert_eq!(began.count(), 5, "{found:?}");
 }
 
 #[test]

@@ -36,6 +36,6 @@ installkernel() {
 install() {
     inst_binary atomctl /usr/bin/atomctl
     inst_rules 60-atom.rules
-    inst_multiple -o /etc/atom/atom.toml /etc/atom/volumes.toml /var/lib/atom/live
+    inst_multiple -o /etc/atom/atom.toml /etc/atom/volumes.toml /etc/atom/live /var/lib/atom/live
     inst_hook initqueue/settled 50 "$moddir/atom-start.sh"
 }

@@ -65,6 +65,7 @@ const TOOLS: &[Plain] = &[
     ),
     ("systemd/atom-metrics.service", "usr/lib/systemd/system/atom-metrics.service", 0o644),
     ("systemd/atom-metrics.timer", "usr/lib/systemd/system/atom-metrics.timer", 0o644),
+    ("systemd/atom.generator", "usr/lib/systemd/system-generators/atom", 0o755),
     ("systemd/atom.shutdown", "usr/lib/systemd/system-shutdown/atom", 0o755),
     ("preset/90-atom.preset", "usr/lib/systemd/system-preset/90-atom.preset", 0o644),
     ("udev/60-atom.rules", "usr/lib/udev/rules.d/60-atom.rules", 0o644),
@@ -79,6 +80,11 @@ const TOOLS_OF_DEBIAN: &[Plain] = &[
     (
         "initramfs-tools/scripts/local-top/atom",
         "usr/share/initramfs-tools/scripts/local-top/atom",
+        0o755,
+    ),
+    (
+        "initramfs-tools/scripts/local-block/atom",
+        "usr/share/initramfs-tools/scripts/local-block/atom",
         0o755,
     ),
 ];

@@ -40,11 +40,29 @@ signed_and_readable() {
     done
 }
 
+# What systemd would start at boot for the volumes of the file is what the generator writes.
+network_is_waited_for_where_it_is_needed() {
+    [ -z "$(find $root/etc/systemd -name 'atom-volumes-network.service')" ] || fail "nobody waits for the network in any case"
+    for target in ram:1M nbd://store.example/db; do
+        rm -rf $root/run/generated
+        mkdir -p $root/run/generated
+        printf '[[volume]]\nname = "db"\ntargets = ["%s"]\n' $target >$root/etc/atom/volumes.toml
+        chroot $root /usr/lib/systemd/system-generators/atom /run/generated >$log 2>&1 || fail "the generator runs with $target"
+        wants=$(find $root/run/generated -name atom-volumes-network.service | wc -l)
+        case $target in
+        ram:*) [ $wants = 0 ] || fail "the network is not waited for without a volume over a server" ;;
+        *) [ $wants = 2 ] || fail "the network is waited for where a volume is over a server" ;;
+        esac
+    done
+    rm -r $root/run/generated $root/etc/atom/volumes.toml
+}
+
 units_are_right() {
-    for unit in atom atom-volumes atom-volumes-network; do
+    for unit in atom atom-volumes; do
         [ -n "$(find $root/etc/systemd/system/*.wants -name $unit.service)" ] || fail "$unit.service is enabled"
     done
     [ -z "$(find $root/etc/systemd -name atom-metrics.timer)" ] || fail "the metrics are off"
+    network_is_waited_for_where_it_is_needed
     chroot $root systemd-analyze --man=no verify \
         atom.service atom-volumes.service atom-volumes-network.service atom-metrics.timer atom-metrics.service >$log 2>&1 || fail "the units are right"
     ! grep -v "^$" $log | grep -i atom || fail "the units are right without a warning"
@@ -109,6 +127,7 @@ signed_and_readable
 units_are_right
 sh -n $root/usr/share/initramfs-tools/hooks/atom
 sh -n $root/usr/share/initramfs-tools/scripts/local-top/atom
+sh -n $root/usr/share/initramfs-tools/scripts/local-block/atom
 for package in atom-tools kmod-atom kmod-atom-payload-2.0.0 kmod-atom-payload-2.1.0 atom-payload; do
     [ -z "$(dpkg_here --verify $package)" ] || fail "dpkg --verify finds nothing in $package"
 done

@@ -49,6 +49,12 @@ impl Scope {
     }
 }
 
+/// Whether the file has a volume that belongs to `scope`.
+pub(super) fn has_any(path: &Path, scope: Scope) -> Result<bool> {
+    let listed = read(path)?;
+    Ok(listed.iter().any(|one| scope.has(one.volume.targets.iter().map(|target| &target.at))))
+}
+
 /// What would have to be done so that the volumes are those of the file. Nothing is changed.
 pub(super) fn planned(path: &Path, control: &Control) -> Result<Vec<ApplyEntry>> {
     let wanted: Vec<Wanted> = read(path)?.into_iter().map(|one| one.volume).collect();

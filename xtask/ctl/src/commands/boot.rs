@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use atom_abi::control::payload_state;
 
-use super::apply::Scope;
+use super::apply::{self, Scope};
 use super::load;
 use super::output::Output;
 use crate::boot::candidates;
@@ -26,6 +26,8 @@ use crate::volume::{self, client, Commands};
 use crate::{kmod, live};
 
 const ATOM: &str = "atom";
+/// The volumes of a node.
+const VOLUMES: &str = "/etc/atom/volumes.toml";
 /// How long closing the volumes may take together. Less than what the units allow.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -37,19 +39,32 @@ pub(super) struct Args {
     /// With --stop: only those over local targets, or only those over a network.
     #[arg(long, value_enum, value_name = "WHICH", requires = "stop")]
     only: Option<Scope>,
+    /// Only tell, by exit code 0 or 1, whether a volume of this node is over a network, for whoever would wait for it.
+    #[arg(long, conflicts_with = "stop")]
+    needs_network: bool,
 }
 
 /// Whether it may change which payload serves.
 pub(super) fn drives(args: &Args) -> bool {
-    !args.stop
+    !args.stop && !args.needs_network
 }
 
 pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
-    if args.stop {
+    if args.needs_network {
+        needs_network(Path::new(VOLUMES))
+    } else if args.stop {
         stop(output, args.only)
     } else {
         start(output)
     }
+}
+
+/// Whether a volume of the file is over a server. Without a file there is none. Asks nobody.
+fn needs_network(file: &Path) -> Result<Exit> {
+    if !file.exists() {
+        return Ok(Exit::Undone);
+    }
+    Ok(if apply::has_any(file, Scope::Network)? { Exit::Done } else { Exit::Undone })
 }
 
 /// Loads Atom and a payload, as far as they are not there.
@@ -276,5 +291,29 @@ fn close_unused(only: Option<Scope>, tell: &Sender<Told>) -> Result<()> {
             };
             let _ = tell.send(told);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_node_needs_the_network_when_one_of_its_volumes_is_over_a_server() {
+        let path = std::env::temp_dir().join(format!("atomctl-needs-{}.toml", std::process::id()));
+        assert_eq!(needs_network(&path).unwrap(), Exit::Undone);
+        // What a word of a comment is does not matter.
+        let local =
+            "# instead of nbd://store/db\n[[volume]]\nname = \"nbd\"\ntargets = [\"ram:1M\"]\n";
+        fs::write(&path, local).unwrap();
+        assert_eq!(needs_network(&path).unwrap(), Exit::Undone);
+        let far = "[[volume]]\nname = \"far\"\ntargets = [\"nbd://store/db\"]\n";
+        fs::write(&path, format!("{local}{far}")).unwrap();
+        assert_eq!(needs_network(&path).unwrap(), Exit::Done);
+        fs::write(&path, "[[volume]]\nname = 7\n").unwrap();
+        assert_eq!(needs_network(&path).unwrap_err().exit, Exit::Usage);
+        fs::remove_file(&path).unwrap();
     }
 }

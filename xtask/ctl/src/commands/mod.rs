@@ -320,6 +320,7 @@ mod tests {
             "atomctl man /a",
             "atomctl boot",
             "atomctl boot --stop --only network",
+            "atomctl boot --needs-network",
             "atomctl package coming 2.1.0 --kernel 7.2.12 --transaction 7",
             "atomctl package installed 2.1.0",
             "atomctl package installed 2.1.0 --named",

@@ -2,6 +2,7 @@
 //! All tests: on the host, of the source's form, and of the modules in guests.
 
 mod cuts;
+mod documents;
 pub mod fleet;
 pub mod fuzzing;
 pub mod gates;

@@ -31,6 +31,7 @@ mod preserved;
 mod recover;
 mod refusals;
 pub mod root;
+mod root_disk;
 mod saturated_queue;
 mod semantics;
 mod shortage;
@@ -73,6 +74,9 @@ pub struct Machine {
     pub server_mib: u64,
     /// What becomes of its power.
     pub power: Power,
+    /// A node that boots again from an initramfs of its own, with its root file system on `/dev/atom/root`: each boot but the
+    /// last writes on the first of its disks the length of the initramfs, 8 bytes, little-endian, and then the initramfs.
+    pub own_initramfs: bool,
     /// It takes long, and shows little that others do not: only with `--slow`, or by its name.
     pub only_slow: bool,
 }
@@ -99,6 +103,13 @@ pub enum Power {
     /// There are two, and the machine is turned off between them as it should be. In the second one systemd is the first
     /// process; on a node it is in both, and the first one ends with a reboot.
     Cycled,
+    /// It is shut down in order, and booted again so many times.
+    Again {
+        /// Boots after the first one in an ordinary run.
+        times: u32,
+        /// The same with `--slow`.
+        slow: u32,
+    },
     /// It is cut at a random moment, so many times, and there is one more boot after the last. What the disks and the
     /// server on the host have not flushed is lost with it.
     Cut {
@@ -117,6 +128,7 @@ pub const PLAIN: Machine = Machine {
     tools: Tools::Small,
     server_mib: 0,
     power: Power::Stays,
+    own_initramfs: false,
     only_slow: false,
 };
 
@@ -150,6 +162,7 @@ pub struct Description {
     pub tools: Tools,
     pub server_mib: u64,
     pub power: Power,
+    pub own_initramfs: bool,
     pub only_slow: bool,
     pub expected_log: Vec<String>,
     pub limit_seconds: u64,
@@ -179,6 +192,7 @@ impl Scenario {
             tools: self.machine.tools,
             server_mib: self.machine.server_mib,
             power: self.machine.power,
+            own_initramfs: self.machine.own_initramfs,
             only_slow: self.machine.only_slow,
             expected_log: self.expected_log.iter().map(|s| (*s).to_owned()).collect(),
             limit_seconds: self.limit_seconds,

@@ -4,9 +4,9 @@
 use super::{
     assembled, busy, changes, completion_races_teardown, cuts, dead, faults, guest, half_adopted,
     handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody, node,
-    packages, pause, preserved, recover, refusals, root, saturated_queue, semantics, shortage,
-    smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool, upgrades,
-    versions, volumes, walk, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    packages, pause, preserved, recover, refusals, root, root_disk, saturated_queue, semantics,
+    shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool,
+    upgrades, versions, volumes, walk, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -926,10 +926,10 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "a_package_that_cannot_serve_leaves_the_old_payload",
-        what: "Packages of payloads for another interface, that refuse to adopt, and that stall: the old one serves on.",
+        what: "Packages for another interface, that refuse to adopt, that stall, and whose atomctl is killed: the node serves.",
         machine: NODE,
         expected_log: &[],
-        limit_seconds: 300,
+        limit_seconds: 600,
         run: packages::a_package_that_cannot_serve_leaves_the_old_payload,
     },
     Scenario {
@@ -964,6 +964,19 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 300,
         run: node::a_node_boots_and_shuts_down_with_its_volumes,
+    },
+    Scenario {
+        name: "the_root_file_system_lies_on_a_volume_from_the_initramfs_on",
+        what: "An initramfs of initramfs-tools, and with --slow one of dracut: the root is on a volume, upgraded, shut down in order.",
+        machine: Machine {
+            disks_mib: &[256],
+            power: Power::Again { times: 1, slow: 2 },
+            own_initramfs: true,
+            ..NODE
+        },
+        expected_log: &[],
+        limit_seconds: 600,
+        run: root_disk::the_root_file_system_lies_on_a_volume_from_the_initramfs_on,
     },
     Scenario {
         name: "the_walk_to_a_node_is_as_it_is_written",

@@ -29,6 +29,9 @@ const PACKAGES: &[&str] = &[
     "fio",
     "e2fsprogs",
     "xfsprogs",
+    // Who makes an initramfs of a node's own. Debian has dracut without its scripts as a package beside the other.
+    "initramfs-tools",
+    "dracut-core",
 ];
 
 /// Files of packages that no program reads.

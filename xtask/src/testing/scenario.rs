@@ -66,7 +66,7 @@ fn all_boots(
     let last = match scenario.power {
         Power::Stays => 0,
         Power::Cycled => 1,
-        Power::Cut { times, slow: more } => {
+        Power::Again { times, slow: more } | Power::Cut { times, slow: more } => {
             if slow {
                 more
             } else {
@@ -150,6 +150,10 @@ impl Boot<'_> {
             cmdline.push("atom.slow".to_owned());
         }
         let is_node = scenario.tools == Tools::Node;
+        let own_initramfs = scenario.own_initramfs && self.number > 0;
+        if own_initramfs {
+            cmdline.extend(["root=/dev/atom/root", "ro"].map(str::to_owned));
+        }
         if self.number > 0 && scenario.power == Power::Cycled && !is_node {
             cmdline.push("atom.systemd".to_owned());
         }
@@ -161,6 +165,7 @@ impl Boot<'_> {
             will_be_cut: matches!(scenario.power, Power::Cut { .. }),
             server_mib: scenario.server_mib,
             tools: scenario.tools,
+            own_initramfs,
             cmdline,
             ..VmConfig::named(&scenario.name)
         };

@@ -73,6 +73,8 @@ pub struct VmConfig {
     pub server_mib: u64,
     /// The programs in the guest.
     pub tools: Tools,
+    /// Whether it boots from the initramfs that the last machine of this name has written on its first disk.
+    pub own_initramfs: bool,
     /// The port of the host's loopback that leads to its sshd. Only a node has one.
     pub ssh_port: Option<u16>,
     /// Whether its clock counts its instructions: a nanosecond each, whatever the host does meanwhile.
@@ -92,6 +94,7 @@ impl VmConfig {
             will_be_cut: false,
             server_mib: 0,
             tools: Tools::Small,
+            own_initramfs: false,
             ssh_port: None,
             counted: false,
         }

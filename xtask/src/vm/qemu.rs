@@ -2,6 +2,7 @@
 //! QEMU's command line. It runs from the sysroot and sees the machine's folder as `/mnt/vm`.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -90,9 +91,13 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    initramfs
-        .write(config.tools, &dir.join(INITRD))
-        .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
+    if config.own_initramfs {
+        take_initramfs(&dir.join(format!("{DISK}0")), &dir.join(INITRD))?;
+    } else {
+        initramfs
+            .write(config.tools, &dir.join(INITRD))
+            .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
+    }
     let disks = config.disks_mib.iter().enumerate();
     let mut files: Vec<_> = disks.map(|(index, mib)| (format!("{DISK}{index}"), *mib)).collect();
     if config.server_mib > 0 && served::is_kept(config) {
@@ -114,6 +119,18 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
         root.make(sysroot, &initramfs.node()?.image, &dir)?;
     }
     Ok(Folder { path: dir, _turn: Some(turn) })
+}
+
+/// Takes from a disk what a machine has written there to be booted from: its length, 8 bytes, little-endian, and then itself.
+fn take_initramfs(disk: &Path, to: &Path) -> Result<()> {
+    let mut from = File::open(disk).with_context(|| format!("cannot open {}", disk.display()))?;
+    let mut length = [0; 8];
+    from.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    anyhow::ensure!(length > 0, "the machine has written no initramfs on its disk");
+    let copied = std::io::copy(&mut from.take(length), &mut File::create(to)?)?;
+    anyhow::ensure!(copied == length, "{} is cut short", disk.display());
+    Ok(())
 }
 
 /// A node's own root file system.

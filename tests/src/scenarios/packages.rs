@@ -23,6 +23,8 @@ use crate::packaged::{
 use crate::power::{self, Marks, Moment, Wish};
 use crate::{random, wait};
 
+mod killed;
+
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The name of the packages of payloads.
 const PAYLOAD: &str = "kmod-atom-payload";
@@ -164,7 +166,8 @@ fn switched_off(context: &Context, old: &str, load: &mut Load) -> Result<()> {
     Ok(())
 }
 
-/// The old payload is one without targets, because the variants that fail have none.
+/// The old payload is one without targets, because the variants that fail have none. The node serves for a second scenario:
+/// tools that are killed, see [`killed`].
 pub fn a_package_that_cannot_serve_leaves_the_old_payload(context: &mut Context) -> Result<()> {
     let old = payload("1.1.0")?;
     until_up()?;
@@ -196,7 +199,8 @@ pub fn a_package_that_cannot_serve_leaves_the_old_payload(context: &mut Context)
     context.step("one that stalls in the soak");
     configure(LONG_SOAK)?;
     let stuck = payload("9.0.0~stuck")?;
-    let upgrade = std::thread::spawn(move || run("rpm", &["-U", &stuck]));
+    let package = stuck.clone();
+    let upgrade = std::thread::spawn(move || run("rpm", &["-U", &package]));
     wait::until("it is live", PATIENCE, || {
         ensure!(!upgrade.is_finished(), "the transaction has ended");
         Ok(live()? == "9.0.0-stuck")
@@ -209,6 +213,8 @@ pub fn a_package_that_cannot_serve_leaves_the_old_payload(context: &mut Context)
     load.goes_on()?;
     ensure!(kmod::find("payload_test_stuck")?.is_none(), "it is still loaded");
     stays_at("1.1.0", "rpm", &["-U", "--oldpackage", &old], "live", &mut load)?;
+
+    killed::in_each_phase(context, &old, &stuck, &mut load)?;
     load.stop(context)
 }
 
@@ -267,45 +273,55 @@ pub fn dpkg_upgrades_a_node_and_goes_back(context: &mut Context) -> Result<()> {
 const SYNCED: &str = "synced";
 const WRITERS: u64 = 2;
 
-/// A boot with a transaction over and over, until the power is cut, and one that looks what is left.
+/// Boots with a transaction over and over, until the power is cut, each of which looks first what the one before has left; and
+/// one more.
 pub fn a_power_cut_in_a_transaction_leaves_a_node_that_serves(context: &mut Context) -> Result<()> {
-    let folder = Path::new(PLACE).join(SYNCED);
+    let boot = context.boot()?;
+    let folder = |boot: u32| Path::new(PLACE).join(format!("{SYNCED}-{boot}"));
     until_up()?;
     let old = [rpm("kmod-atom", "*", FIRST_BUILD)?, payload("2.0.0")?];
     let new = [rpm("kmod-atom", "*", SECOND_BUILD)?, rpm(PAYLOAD, "2.1.0", SECOND_BUILD)?];
     let transaction = |[atom, payload]: &[String; 2]| {
         run_saying("rpm", &["-U", "--oldpackage", "--replacepkgs", atom, payload], "")
     };
-    if context.boot()? > 0 {
+    if let Some(before) = boot.checked_sub(1) {
         context.step("the node serves");
         run_saying("findmnt", &["-n", "-o", "SOURCE", PLACE], "/dev/atom")?;
         let found = live()?;
         context.fact("live_after_the_cut", &found);
         let (seed, last) = noted(&power::notes()?)?;
+        let folder = folder(before);
         context.fact("newer_than_that", synced::verify(&folder, seed, &last)?);
+        fs::remove_dir_all(&folder)?;
 
         context.step("rpm finishes what was cut off");
-        let mut load = Load::start()?;
-        transaction(&new)?;
-        serves("2.1.0")?;
-        rpms_are_whole()?;
         transaction(&old)?;
         serves("2.0.0")?;
         rpms_are_whole()?;
+    }
+    if context.is_last_boot() {
+        let mut load = Load::start()?;
+        for (files, version) in [(&new, "2.1.0"), (&old, "2.0.0")] {
+            transaction(files)?;
+            serves(version)?;
+            rpms_are_whole()?;
+        }
         load.goes_on()?;
         return load.stop(context);
     }
-    install("2.0.0")?;
-    volumes(&over_disks())?;
-    start(&["atom.service", "atom-volumes.service"])?;
-    make_file_system(context)?;
-    fstab(&format!("{DEVICE} {PLACE} ext4 defaults 0 0"))?;
+    if boot == 0 {
+        install("2.0.0")?;
+        volumes(&over_disks())?;
+        start(&["atom.service", "atom-volumes.service"])?;
+        make_file_system(context)?;
+        fstab(&format!("{DEVICE} {PLACE} ext4 defaults 0 0"))?;
+    }
     // What is there before the transaction is on the disk.
     nix::unistd::sync();
     let seed = random::seed()?;
     context.note(&format!("seed {seed}"));
     let tell = |writer, round| println!("{}{SYNCED} {writer} {round}", power::NOTE);
-    let mut load = synced::start(&folder, seed, WRITERS, tell)?;
+    let mut load = synced::start(&folder(boot), seed, WRITERS, tell)?;
     wait::until("every writer has ended rounds", PATIENCE, || {
         load.check()?;
         Ok(load.fewest() > 1)

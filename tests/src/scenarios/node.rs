@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
+use serde_json::Value;
 
 use super::Context;
 use crate::guest::kmsg;
@@ -71,7 +72,7 @@ const FAR_PLACE: &str = "/mnt";
 /// Has what the units' programs say on the console, which outlives everything, before systemd says that they have ended.
 const ON_CONSOLE: &str = "[Service]\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
 
-/// Two boots. In the first one the volumes get file systems and lines in `fstab`; in the second one they are there by
+/// Two boots, with what Atom knows on a volume. In the first one the volumes get file systems and lines in `fstab`; in the second one they are there by
 /// themselves.
 pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Result<()> {
     let files = [PLACE, FAR_PLACE].map(|place| format!("{place}/file"));
@@ -114,6 +115,10 @@ pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Re
         );
     }
 
+    context.step("what the boot did is in the journal, whose disk came later");
+    run_saying("findmnt", &["-n", "-o", "SOURCE", "/var/lib/atom"], "/dev/loop")?;
+    ensure!(boots(context)? == 2, "the journal has not both boots");
+
     context.step("an upgrade by a package, and down with another payload than it came up with");
     let mut load = Load::start()?;
     let new = rpm("kmod-atom-payload", "2.1.0", "1")?;
@@ -146,7 +151,32 @@ fn first_boot_with_volumes(context: &mut Context) -> Result<()> {
         context.run(&["mkfs.ext4", "-q", device])?;
         fstab(&format!("{device} {place} ext4 {options} 0 2"))?;
     }
-    start(&["srv.mount", "mnt.mount"])
+    start(&["srv.mount", "mnt.mount"])?;
+    state_on_a_volume(context)
+}
+
+/// Has what Atom knows lie on a file system that is there only after the volumes are, and a newer payload installed that was
+/// not committed.
+fn state_on_a_volume(context: &Context) -> Result<()> {
+    let (image, place) = (format!("{PLACE}/state"), "/run/state");
+    context.run(&["truncate", "--size=32M", &image])?;
+    context.run(&["mkfs.ext4", "-q", &image])?;
+    fs::create_dir_all(place)?;
+    context.run(&["mount", "-o", "loop", &image, place])?;
+    context.run(&["cp", "-a", "/var/lib/atom/.", place])?;
+    context.run(&["umount", place])?;
+    fstab(&format!("{image} /var/lib/atom ext4 loop 0 0"))?;
+    start(&["var-lib-atom.mount"])?;
+    let new = rpm("kmod-atom-payload", "2.1.0", "1")?;
+    run_saying("env", &["ATOM_PACKAGE_UPGRADE=off", "rpm", "-i", &new], "ATOM_PACKAGE_UPGRADE")
+}
+
+/// Attempts of boots in the journal.
+fn boots(context: &Context) -> Result<usize> {
+    let journal: Value = serde_json::from_str(&context.run(&["atomctl", "--json", "history"])?)?;
+    ensure!(journal["damaged"] == 0, "{journal}");
+    let attempts = journal["attempts"].as_array().context("no attempts")?;
+    Ok(attempts.iter().filter(|one| one["origin"] == "boot").count())
 }
 
 /// When a unit came to a state, in microseconds since the kernel's start.

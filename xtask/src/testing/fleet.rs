@@ -23,7 +23,7 @@ use crate::fleet::report::Report;
 use crate::fleet::wishes::Wishes;
 use crate::node::{Ground, Node, NodeConfig, HERE};
 use crate::sysroot::Sysroot;
-use crate::{kbuild, modules, places, programs};
+use crate::{kbuild, modules, package, places, programs};
 
 /// The test's name, and what holds.
 pub const NAME: &str = "a_fleet_is_upgraded_stopped_gone_on_with_and_taken_back";
@@ -51,7 +51,11 @@ const GLANCE: Duration = Duration::from_millis(200);
 const SEEN: &str = "/run/atom-load.json";
 const STOP: &str = "/run/atom-load.stop";
 
-/// Makes a node of a machine. Ansible's role does the same with some dozen programs, which take an emulated node minutes.
+/// The node that Ansible's role makes of a machine, from packages. It takes an emulated node minutes, so the others are made by
+/// a script meanwhile.
+const BY_ROLE: usize = 2;
+
+/// Makes a node of a machine from files.
 const PREPARE: &str = "
     modules=/usr/lib/modules/$(uname -r)/extra/atom
     mkdir -p $modules
@@ -136,6 +140,7 @@ fn drive(sysroot: &Sysroot, facts: &mut Map<String, Value>, steps: &mut Vec<Stri
     fleet.canary_fails()?;
     fleet.one_dies_and_one_is_unreachable()?;
     fleet.second_run_completes()?;
+    fleet.verbs_reach_a_node_by_ssh(sysroot)?;
     fleet.all_go_back()?;
     fleet.end()
 }
@@ -153,6 +158,16 @@ impl<'a> Fleet<'a> {
         }
         std::fs::create_dir_all(folder.join("files"))?;
         write_files(&folder.join("files"))?;
+        package::make(
+            sysroot,
+            &package::Request {
+                format: package::Format::Deb,
+                payloads: [OLD, NEW, BAD].map(str::to_owned).to_vec(),
+                out: folder.join("packages"),
+                signing: None,
+                release: "1".to_owned(),
+            },
+        )?;
         let ground = Arc::new(Ground::prepare(sysroot, Some(&folder.join("files")))?);
         let starting = NODES.map(|name| Starting::begin(&ground, name));
         let (mut nodes, mut starters) = ([None, None, None], Vec::new());
@@ -265,7 +280,17 @@ impl<'a> Fleet<'a> {
 
     /// Runs a playbook, and checks the state of each node in what it reports.
     fn run(&self, run: &Run, code: u8, states: [&str; 3]) -> Result<Report> {
-        let report = run.run(&self.ansible).with_context(|| self.said())?;
+        self.judged(run, run.run(&self.ansible), code, states)
+    }
+
+    fn judged(
+        &self,
+        run: &Run,
+        report: Result<Report>,
+        code: u8,
+        states: [&str; 3],
+    ) -> Result<Report> {
+        let report = report.with_context(|| self.said())?;
         let found = NODES.map(|name| report.state(name));
         ensure!(
             found == states && report.exit_code() == code,
@@ -286,23 +311,55 @@ impl<'a> Fleet<'a> {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        for index in 0..NODES.len() {
-            self.begin_load(index)?;
-        }
+        let wishes = Wishes { first: Some(OLD.to_owned()), ..Wishes::default() };
+        let role = Run {
+            limit: Some(NODES[BY_ROLE].to_owned()),
+            packages: Some(self.folder.join("packages")),
+            ..self.wanted("prepare", wishes)
+        };
+        let ansible = &self.ansible;
+        let report = std::thread::scope(|scope| {
+            let running = scope.spawn(|| role.run(ansible));
+            let mut others = (0..NODES.len()).filter(|index| *index != BY_ROLE);
+            let made = others.try_for_each(|index| {
+                self.install(index)?;
+                self.begin_load(index)
+            });
+            match running.join() {
+                Ok(report) => made.and(report),
+                Err(_) => bail!("what was to run Ansible panicked"),
+            }
+        });
+        self.judged(&role, report, 0, ["unknown", "unknown", "live"])?;
+        self.has_packages(BY_ROLE)?;
+        self.begin_load(BY_ROLE)?;
         self.run(&self.wanted("status", Wishes::default()), 0, ["live"; 3])?;
         self.step("each node serves the first payload, and is under load");
         Ok(())
     }
 
-    /// Makes a node of a machine that has just booted, and loads it.
+    /// All versions are installed as packages.
+    fn has_packages(&self, index: usize) -> Result<()> {
+        let packages = self.shell(index, "dpkg-query -W -f '${Package} ${db:Status-Status}\n'")?;
+        let wanted = [OLD, NEW, BAD].map(|version| format!("kmod-atom-payload-{version}"));
+        for name in ["kmod-atom", "atom-tools"].into_iter().chain(wanted.iter().map(String::as_str))
+        {
+            let line = format!("{name} installed");
+            ensure!(packages.lines().any(|one| one == line), "no {name}: {packages}");
+        }
+        Ok(())
+    }
+
+    /// Makes a node of a machine that has just booted.
+    fn install(&self, index: usize) -> Result<()> {
+        let script = PREPARE.replace("$PACKAGES", PACKAGES).replace("$FIRST", &module_of(OLD));
+        self.shell(index, &script).map(drop)
+    }
+
+    /// Loads a node.
     fn begin_load(&self, index: usize) -> Result<()> {
-        let script = [PREPARE, BEGIN_LOAD]
-            .concat()
-            .replace("$PACKAGES", PACKAGES)
-            .replace("$FIRST", &module_of(OLD))
-            .replace("$SEEN", SEEN)
-            .replace("$STOP", STOP)
-            .replace("$HERE", HERE);
+        let script =
+            BEGIN_LOAD.replace("$SEEN", SEEN).replace("$STOP", STOP).replace("$HERE", HERE);
         self.shell(index, &script)?;
         until(&format!("the load of {} is under way", NODES[index]), || {
             self.check_load(index)?;
@@ -392,6 +449,7 @@ impl<'a> Fleet<'a> {
         self.write_inventory()?;
         self.await_ssh(1)?;
         self.await_ssh(2)?;
+        self.install(1)?;
         self.begin_load(1)?;
         let done = self.status(0)?["handoffs"].clone();
         self.run(&self.upgrade(NEW, "0"), 0, ["upgraded"; 3])?;
@@ -400,6 +458,36 @@ impl<'a> Fleet<'a> {
         let wishes = Wishes { version: Some(NEW.to_owned()), ..Wishes::default() };
         self.run(&self.wanted("verify", wishes), 0, ["verified"; 3])?;
         self.step("a second run has completed the rollout, and every node was verified");
+        Ok(())
+    }
+
+    /// `cargo xtask VERB --target HOST`, with the sysroot's ssh: its document comes here, and it exits as `atomctl` does there.
+    fn verbs_reach_a_node_by_ssh(&mut self, sysroot: &Sysroot) -> Result<()> {
+        let bin = self.folder.join("bin");
+        std::fs::create_dir_all(&bin)?;
+        let ssh = sysroot.chroot().bind(&self.folder, "fleet").command("ssh");
+        let options = "-o BatchMode=yes -o IdentityFile=/mnt/fleet/key -o UserKnownHostsFile=/mnt/fleet/known_hosts";
+        let program = bin.join("ssh");
+        std::fs::write(&program, format!("#!/bin/sh\nexec {ssh} {options} \"$@\"\n"))?;
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let host = format!("ssh://root@127.0.0.1:{}", self.node(0)?.ssh_port());
+        let xtask = |verb: &str, more: &[&str]| {
+            std::process::Command::new(std::env::current_exe()?)
+                .args([verb, "--target", &host, "--json"])
+                .args(more)
+                .env("PATH", format!("{}:{path}", bin.display()))
+                .output()
+                .context("cannot start cargo xtask")
+        };
+        let said = xtask("status", &[])?;
+        let text = String::from_utf8_lossy(&said.stdout);
+        let status: Value = serde_json::from_str(&text).with_context(|| format!("{said:?}"))?;
+        ensure!(said.status.success() && status["live"]["version"] == NEW, "{said:?}");
+        // Refused there, so refused here.
+        let said = xtask("plan", &["0.0.1"])?;
+        ensure!(said.status.code() == Some(3), "{said:?}");
+        self.step("verbs of cargo xtask have reached a node by ssh");
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Whether a disk may be written to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use atom_abi::control::payload_state;
 use atom_abi::lifecycle::Place;
 
@@ -19,7 +21,13 @@ pub(super) fn flows() -> bool {
 /// Whether the disk with the journal is there: not in an initramfs, and not early in a boot where it is mounted later. What is
 /// written below its mount point is not seen again.
 pub(crate) fn disk_is_there() -> bool {
-    std::env::var_os(INITRAMFS).is_none() && !live::is_to_be_mounted()
+    // It stays. The table of file systems is read once, since later its own disk may not answer.
+    static IS_THERE: AtomicBool = AtomicBool::new(false);
+    if !IS_THERE.load(Ordering::Relaxed) {
+        let is_there = std::env::var_os(INITRAMFS).is_none() && !live::is_to_be_mounted();
+        IS_THERE.store(is_there, Ordering::Relaxed);
+    }
+    IS_THERE.load(Ordering::Relaxed)
 }
 
 /// True when nothing on an Atom device waits or fails: a payload serves and is well, or there are no devices. Reads no disk.

@@ -69,6 +69,9 @@ const NETWORK_ORDER: &[&str] =
     &["Unmounted mnt.mount", "closed: far", "Stopped atom-volumes-network"];
 /// Where the volume over the network is mounted.
 const FAR_PLACE: &str = "/mnt";
+/// What atom-metrics.service writes. Its timer waits for a minute after the boot.
+const METRICS: &str = "/var/lib/prometheus/node-exporter/atom.prom";
+const METRICS_PATIENCE: Duration = Duration::from_secs(150);
 /// Has what the units' programs say on the console, which outlives everything, before systemd says that they have ended.
 const ON_CONSOLE: &str = "[Service]\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
 
@@ -118,6 +121,15 @@ pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Re
     context.step("what the boot did is in the journal, whose disk came later");
     run_saying("findmnt", &["-n", "-o", "SOURCE", "/var/lib/atom"], "/dev/loop")?;
     ensure!(boots(context)? == 2, "the journal has not both boots");
+
+    context.step("the metrics come by their timer");
+    // The exporter's package brings its folder.
+    fs::create_dir_all(Path::new(METRICS).parent().context("no folder")?)?;
+    start(&["atom-metrics.timer"])?;
+    wait::until("the metrics are there", METRICS_PATIENCE, || {
+        Ok(fs::read_to_string(METRICS)
+            .is_ok_and(|text| text.lines().any(|line| line == "atom_up 1")))
+    })?;
 
     context.step("an upgrade by a package, and down with another payload than it came up with");
     let mut load = Load::start()?;

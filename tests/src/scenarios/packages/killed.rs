@@ -23,7 +23,9 @@ use crate::wait;
 
 /// What the last script of a transaction calls, as `/proc/PID/cmdline` has it.
 const CALLED: &[u8] = b"atomctl\0package\0installed\0";
-/// What keeps requests when it is told to, by the versions of the module and of the package.
+/// The processor that they run on.
+const PROCESSOR: &str = "0";
+/// What keeps requests when it is told to.
 const STUCK: &str = "9.0.0-stuck";
 /// Its module while it is loaded.
 const STUCK_LOADED: &str = "/sys/module/payload_test_stuck";
@@ -57,6 +59,7 @@ impl Node<'_> {
     fn before_the_switch(&mut self) -> Result<()> {
         self.context.step("killed when the new module is loaded, and before it takes over");
         configure(SHORT_SOAK)?;
+        goes_first(self.context, true)?;
         let transaction = install(&["-U", self.stuck]);
         let tool = wait_for_tool(&transaction)?;
         wait::until("the new module is loaded", PATIENCE, || {
@@ -68,6 +71,7 @@ impl Node<'_> {
         wait::until("the tool stands still", PATIENCE, || {
             Ok(matches!(state(tool)?.as_str(), "T" | "t"))
         })?;
+        goes_first(self.context, false)?;
         ensure!(live()? == "1.1.0", "it was stopped too late: {} serves", live()?);
         kill(tool, Signal::SIGKILL)?;
         passes(transaction)?;
@@ -175,10 +179,21 @@ impl Node<'_> {
     }
 }
 
+/// Has this thread run on the processor of the transactions and go before them: what it waits for, it sees before they go on.
+fn goes_first(context: &Context, first: bool) -> Result<()> {
+    let thread = nix::unistd::gettid().to_string();
+    let (processors, policy) = if first { (PROCESSOR, "--fifo") } else { ("0-1", "--other") };
+    let priority = if first { "2" } else { "0" };
+    context.run(&["taskset", "--cpu-list", "--pid", processors, &thread])?;
+    context.run(&["chrt", "--reset-on-fork", policy, "--pid", priority, &thread])?;
+    Ok(())
+}
+
 /// Starts a transaction.
 fn install(args: &[&str]) -> JoinHandle<Result<Said>> {
-    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-    std::thread::spawn(move || run("rpm", &args.iter().map(String::as_str).collect::<Vec<_>>()))
+    let rpm = ["--cpu-list", PROCESSOR, "rpm"];
+    let args: Vec<String> = rpm.iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+    std::thread::spawn(move || run("taskset", &args.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 /// A transaction succeeds, whatever became of its `atomctl`.

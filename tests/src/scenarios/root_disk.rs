@@ -29,6 +29,8 @@ const VERSIONS: [&str; 2] = ["2.0.0", "2.1.0"];
 const MADE: &str = "/run/initramfs-of-atom";
 /// Where the host's files lie on the root file system, since no initramfs of the host brings them.
 const KEPT: &str = "/var/lib/atom-host";
+/// What the host calls the agent's program.
+const PROGRAM: &str = "/init";
 const AGENT: &str = "/etc/systemd/system/atom-agent.service.d";
 /// Files that are written and found right around an upgrade.
 const FILES: u64 = 5;
@@ -93,11 +95,12 @@ fn install() -> Result<()> {
     fstab("/dev/atom/root / ext4 defaults 0 1")?;
     run_saying("cp", &["-a", HERE, KEPT], "")?;
     fs::create_dir_all(AGENT)?;
-    let copy = format!("[ -e {HERE}/atom-guest ] || cp -a {KEPT} {HERE}");
-    fs::write(
-        Path::new(AGENT).join("kept.conf"),
-        format!("[Service]\nExecStartPre=/bin/sh -c '{copy}'\n"),
-    )?;
+    // Nothing in `/run` is executed when Debian's initramfs has mounted it.
+    let copy = format!("ExecStartPre=/bin/sh -c '[ -e {HERE} ] || cp -a {KEPT} {HERE}'\n");
+    let start = format!("ExecStart=\nExecStart={KEPT}/atom-guest agent\n");
+    fs::write(Path::new(AGENT).join("kept.conf"), format!("[Service]\n{copy}{start}"))?;
+    fs::remove_file(PROGRAM)?;
+    std::os::unix::fs::symlink(format!("{KEPT}/atom-guest"), PROGRAM)?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ import signal
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.atom.fleet.plugins.plugin_utils.node import KEY
-from ansible_collections.atom.fleet.plugins.plugin_utils.report import Report, table
+from ansible_collections.atom.fleet.plugins.plugin_utils.report import Report, table, why
 
 # What an interrupt is answered with.
 GOING_ON = "interrupted: nodes in their turn go on to their end, no other is touched; interrupt again to end at once\n"
@@ -128,7 +128,7 @@ class CallbackModule(CallbackBase):
             self.report.refuse(said.get("msg"))
         told = said.get(KEY)
         if told is None and trouble is not None and not said.get("rollout"):
-            told = {"state": trouble, "reason": "%s: %s" % (result._task.get_name(), said.get("msg", trouble))}
+            told = {"state": trouble, "reason": "%s: %s" % (result._task.get_name(), why(said) or trouble)}
         if told is None:
             if "batch" in said:
                 self._say(self.report.batch(said["batch"], said.get("canary")))

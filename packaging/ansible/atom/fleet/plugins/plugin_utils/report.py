@@ -24,6 +24,15 @@ RECORDED = ("upgrade", "rollback")
 # The verbs in which every outcome other than a good one has changed nothing.
 ASKING = ("plan", "verify", "status")
 
+# Lines of what a command has said before it failed.
+LINES = 4
+
+
+def why(result):
+    """Why a task failed: its message, and for a command what that has said."""
+    said = (result.get("stderr") or result.get("stdout") or "").strip().splitlines()[-LINES:]
+    return ": ".join(part for part in [result.get("msg"), " ".join(line.strip() for line in said)] if part)
+
 
 class Report:
     """What was heard of the nodes so far."""

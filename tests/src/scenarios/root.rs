@@ -30,7 +30,7 @@ use inside::Part;
 /// Size of the root file system.
 const MIB: u64 = 256;
 /// How long the other half may take.
-const OTHER_HALF: Duration = Duration::from_secs(200);
+const OTHER_HALF: Duration = Duration::from_secs(400);
 
 pub fn the_root_file_system_outlives_warm_upgrades(context: &mut Context) -> Result<()> {
     on_the_root(context, "1.0.0", Part::Warm)

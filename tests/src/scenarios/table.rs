@@ -248,7 +248,7 @@ pub const ALL: &[Scenario] = &[
         what: "The same with upgrades that a kept write lets run into their deadline, warm and cold, and with the journal's folder locked by who waits for it.",
         machine: LARGE,
         expected_log: &[],
-        limit_seconds: 300,
+        limit_seconds: 500,
         run: root::the_root_file_system_outlives_a_forced_abort,
     },
     Scenario {

@@ -129,6 +129,8 @@ pub(crate) fn announce(report: &Report) {
 }
 
 impl<'a> Handoff<'a> {
+    // Not in the frame of those that call a payload, because a report is large.
+    #[inline(never)]
     fn begin(turn: &'a Turn, plan: Plan) -> Result<Self> {
         let mut report = {
             // I/O may be held already.
@@ -233,6 +235,7 @@ impl<'a> Handoff<'a> {
         self.serve()
     }
 
+    #[inline(never)]
     fn end(mut self, result: Outcome) -> Result<KBox<Report>> {
         self.no_io = None;
         let refusal = match result {

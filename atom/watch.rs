@@ -112,6 +112,8 @@ fn go_back() {
     drop(turn);
 }
 
+// On the stack of a task a report takes as much as the decoder of a volume, and a payload that adopts needs that.
+#[inline(never)]
 fn expire() {
     let Ok(_turn) = Turn::take() else {
         return;

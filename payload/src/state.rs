@@ -428,10 +428,10 @@ impl<'a> Volumes<'a> {
                 Counts::none()
             }
         };
-        self.past = match volume.shape.kind.is_simple() {
-            true => None,
-            false => Some(self.decode_past(&volume)?),
-        };
+        self.past = None;
+        if !volume.shape.kind.is_simple() {
+            self.decode_past(&volume)?;
+        }
         Ok(Some((volume, counts)))
     }
 
@@ -459,7 +459,8 @@ impl<'a> Volumes<'a> {
         }
     }
 
-    fn decode_past(&mut self, volume: &Description) -> Result<Past<'a>, ImageError> {
+    /// Decodes it to where it stays: it is too large to be handed from one function to the next on a kernel's stack.
+    fn decode_past(&mut self, volume: &Description) -> Result<(), ImageError> {
         let bad = ImageError::BadRecord(KEY_MADE);
         let mut fields = self.next_about(KEY_MADE, MADE_VERSION, volume)?;
         let limits = Limits::decode(&mut fields)?.ok_or(bad)?;
@@ -491,7 +492,8 @@ impl<'a> Volumes<'a> {
                 place.nbd = self.decode_nbd(volume, at)?;
             }
         }
-        Ok(Past { limits, made, map, targets })
+        self.past = Some(Past { limits, made, map, targets });
+        Ok(())
     }
 
     fn decode_target(

@@ -85,6 +85,10 @@ pub(super) unsafe extern "C" fn queue_rqs(list: *mut bindings::rq_list) {
             let outcome = hand_over(hctx, request, more.then_some(&mut told));
             match u32::from(outcome) {
                 status::OK => {}
+                // The payload has refused it after it was started. What is left in the list must not be.
+                status::RESOURCE if (*request).state != bindings::mq_rq_state_MQ_RQ_IDLE => {
+                    bindings::blk_mq_requeue_request(request, true);
+                }
                 status::RESOURCE => push(&mut again, request),
                 _ => bindings::blk_mq_end_request(request, outcome),
             }

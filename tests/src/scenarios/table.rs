@@ -972,6 +972,7 @@ pub const ALL: &[Scenario] = &[
             disks_mib: &[256],
             power: Power::Again { times: 1, slow: 2 },
             own_initramfs: true,
+            only_slow: true,
             ..NODE
         },
         expected_log: &[],

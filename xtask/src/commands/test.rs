@@ -119,7 +119,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     }
     let carry_out = |job: Job| match job {
         Job::Scenario(one) => scenario::run(sysroot, &initramfs, one, args.slow),
-        Job::Fleet => fleet::run(sysroot),
+        Job::Fleet => fleet::run(sysroot, args.slow),
     };
     let jobs = args.jobs.unwrap_or_else(streams::usual);
     // One after the other: a scenario has one folder for its machine.

@@ -34,8 +34,8 @@ struct Shared {
 }
 
 impl LockedFolder {
-    /// Returns once the folder, which has to be there, is locked; none when the file system does not wait for that of its disk which does not
-    /// answer.
+    /// Returns once the folder, which has to be there, is locked; none when the file system does not wait for that of its
+    /// disk which does not answer.
     pub fn lock(folder: &Path) -> Result<Option<Self>> {
         let shared = Arc::new(Shared::default());
         let (theirs, above) = (Arc::clone(&shared), folder.to_owned());

@@ -17,7 +17,8 @@ use crate::sys;
 
 /// How long a process aside may wait for its turn and do its work, in seconds.
 const LIFE_S: u32 = 60;
-/// What the word of a process aside begins with: its work is done, and what it has read follows; or why it is not.
+/// What the word of a process aside begins with: its work is done, and the
+/// length of what it has read follows, 8 bytes, little-endian, and that itself; or why it is not.
 const DONE: u8 = b'+';
 const FAILED: u8 = b'-';
 /// As much as a pipe holds, see pipe(7).
@@ -36,9 +37,11 @@ pub(super) fn read(
     let (read, write) = io::pipe()?;
     let (mut read, write) = (File::from(OwnedFd::from(read)), File::from(OwnedFd::from(write)));
     let child = sys::aside(&write, LIFE_S, || match work() {
-        Ok(mut bytes) => {
-            bytes.insert(0, DONE);
-            bytes
+        Ok(bytes) => {
+            let mut word = vec![DONE];
+            word.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            word.extend_from_slice(&bytes);
+            word
         }
         Err(error) => {
             let mut word = vec![FAILED];
@@ -50,10 +53,19 @@ pub(super) fn read(
     let word = wait_for(&mut read, patience)?;
     // It has ended, or is about to.
     let _ = waitpid(child, None);
-    match word.split_first() {
-        Some((&DONE, rest)) => Ok(rest.to_vec()),
-        Some((_, why)) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned())),
-        None => Err(io::Error::other("its process was killed")),
+    understood(&word)
+}
+
+/// What a process aside has said. One that was killed in the middle of it has not said it.
+fn understood(word: &[u8]) -> io::Result<Vec<u8>> {
+    let killed = || io::Error::other("its process was killed");
+    match word.split_first().ok_or_else(killed)? {
+        (&DONE, rest) => {
+            let (length, bytes) = rest.split_first_chunk().ok_or_else(killed)?;
+            let whole = u64::from_le_bytes(*length) == bytes.len() as u64;
+            whole.then(|| bytes.to_vec()).ok_or_else(killed)
+        }
+        (_, why) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned())),
     }
 }
 
@@ -99,6 +111,16 @@ mod tests {
         let long: Vec<u8> = (0..PIPE_BYTES * 3 + 1).map(|number| number as u8).collect();
         assert_eq!(read(LONG, || Ok(long.clone())).unwrap(), long);
         assert_eq!(read(LONG, || Ok(Vec::new())).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_a_process_that_was_killed_had_said_is_not_taken_for_the_whole() {
+        let whole = [&[DONE][..], &3u64.to_le_bytes(), b"abc"].concat();
+        assert_eq!(understood(&whole).unwrap(), b"abc");
+        for end in 0..whole.len() {
+            let error = understood(&whole[..end]).unwrap_err();
+            assert_eq!(error.to_string(), "its process was killed", "after {end} bytes");
+        }
     }
 
     #[test]

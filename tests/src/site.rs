@@ -12,6 +12,7 @@ use atomctl::node::{Local, Node};
 use atomctl::places::Places;
 use atomctl::report::{Mode, Outcome, UpgradeReport};
 use atomctl::upgrade::{self, insert_payload, registered, Options};
+use atomctl::volume::machine;
 use atomctl::volume::{self, Create, Kind};
 
 /// Where the modules are on a guest.
@@ -145,7 +146,7 @@ impl Site {
 
     /// Removes a volume.
     pub fn destroy(&self, name: &str) -> Result<()> {
-        Ok(volume::destroy(self.node.control(), volume::name(name)?)?)
+        Ok(volume::destroy(self.node.control(), &machine::Local, volume::name(name)?)?)
     }
 
     /// Whether Atom knows a payload of this version.

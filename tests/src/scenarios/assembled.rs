@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
@@ -158,6 +159,21 @@ pub fn a_file_of_volumes_is_applied_as_a_whole_and_twice_is_once(
     drop(holder);
     let output = apply(&["--prune"], &network)?;
     ensure!(output.status.success(), "{}", said(&output));
+    ensure!(names()? == ["net"], "{:?}", names()?);
+
+    context.step("who only looks at a volume does not keep it");
+    let output = apply(&["--prune"], &both)?;
+    ensure!(output.status.success(), "{}", said(&output));
+    let fast = atomctl::volume::list(site.node().control())?;
+    let fast = fast.iter().find(|volume| volume.name == "fast").context("no volume")?;
+    let looks = crate::spare::exclusive(&fast.device)?;
+    let looks = thread::spawn(move || {
+        // As long as udev may take for a probe on a busy machine.
+        thread::sleep(Duration::from_millis(700));
+        drop(looks);
+    });
+    site.destroy("fast")?;
+    ensure!(looks.join().is_ok(), "the thread that looks has panicked");
     ensure!(names()? == ["net"], "{:?}", names()?);
 
     context.step("a server that is not there is named");

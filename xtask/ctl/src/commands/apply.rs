@@ -84,7 +84,11 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         prune: args.prune,
         capacity: &capacity,
     };
-    let plan = plan(&wanted, &client::present(&control, &Local)?, &around);
+    let present = match args.prune && !args.plan {
+        true => apply::present_unused(&control, &Local, &wanted)?,
+        false => client::present(&control, &Local)?,
+    };
+    let plan = plan(&wanted, &present, &around);
     let mut document = ApplyDocument {
         schema: ApplyDocument::SCHEMA.to_owned(),
         file: args.file.display().to_string(),

@@ -282,7 +282,7 @@ fn close_unused(only: Option<Scope>, tell: &Sender<Told>) -> Result<()> {
         }
         for one in unused {
             let name = one.name.as_str().to_owned();
-            let told = match volume::destroy(&control, one.name) {
+            let told = match volume::destroy(&control, &machine::Local, one.name) {
                 Ok(()) => Told::Closed(name),
                 Err(problem) => {
                     failed.insert(name);

@@ -178,7 +178,7 @@ pub(super) fn run(output: &Output, args: &Args) -> Result<Exit> {
         }
         Verb::Destroy { name } => {
             let control = Control::open()?;
-            volume::destroy(&control, volume::name(name)?)?;
+            volume::destroy(&control, &Local, volume::name(name)?)?;
             show_list(output, client::list(&control)?)
         }
         Verb::Name { device } => {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Carrying out a plan, step by step, up to the first that fails.
 
+use std::time::Instant;
+
+use atom_abi::text::Text;
+
 use super::client::{self, Use};
 use super::machine::Machine;
 use super::plan::{Action, Growth, Planned};
+use super::present::Present;
 use super::wanted::{chunk_bytes, Wanted};
 use super::{create, destroy, device, Commands};
 use crate::problem::{Problem, Result};
@@ -23,6 +28,25 @@ pub fn entries(plan: &[Planned]) -> Vec<ApplyEntry> {
             ApplyEntry { name, action: action.to_owned(), detail, result, device: None }
         })
         .collect()
+}
+
+/// The volumes that are there, as [`client::present`] has them, once nobody has one of those that are to go open only
+/// for a moment.
+pub fn present_unused(
+    commands: &impl Commands,
+    machine: &impl Machine,
+    wanted: &[Wanted],
+) -> Result<Vec<Present>> {
+    let begun = Instant::now();
+    let stays = |name: &Text| wanted.iter().any(|volume| volume.name == *name);
+    loop {
+        let present = client::present(commands, machine)?;
+        let held = present.iter().find(|volume| volume.opens != 0 && !stays(&volume.name));
+        match held.map(|volume| machine.lets_go(Some(volume.device), begun.elapsed())) {
+            Some(true) => {}
+            Some(false) | None => return Ok(present),
+        }
+    }
 }
 
 /// Why a plan must not be begun: the first volume with which it cannot end well.
@@ -92,7 +116,7 @@ fn step(
     match &planned.action {
         Action::Create { volume, parts } => make(commands, machine, volume, parts).map(Some),
         Action::Grow(growth) => grow(commands, machine, planned, growth).map(Some),
-        Action::Destroy => destroy(commands, planned.name).map(|()| None),
+        Action::Destroy => destroy(commands, machine, planned.name).map(|()| None),
         Action::Unchanged | Action::Unlisted => Ok(None),
         Action::Refused(_) => match refused(std::slice::from_ref(planned)) {
             Some(problem) => Err(problem),

@@ -97,6 +97,23 @@ fn what_is_not_in_the_file_goes_only_when_that_is_asked_for_and_never_while_it_i
 }
 
 #[test]
+fn who_only_looks_at_a_volume_does_not_keep_it() {
+    let payload = Payload::new();
+    let [a, b] = ["a", "b"].map(|name| volume(name, "targets = [\"ram:64M\"]"));
+    applied(&payload, &(a.clone() + &b), false);
+    for device in [0, 1] {
+        payload.open.borrow_mut().push(device);
+        payload.looking.borrow_mut().push(device);
+    }
+    let listed: Vec<Wanted> = file::parse(&a).unwrap().into_iter().map(|one| one.volume).collect();
+    let present = present_unused(&payload, &payload, &listed).unwrap();
+    let opens: Vec<_> = present.iter().map(|volume| volume.opens).collect();
+    assert_eq!(opens, [1, 0], "who has a volume open that stays is left alone");
+    super::destroy(&payload, &payload, Text::new("a")).unwrap();
+    assert_eq!(payload.bytes("a"), None);
+}
+
+#[test]
 fn what_a_pruned_volume_gives_free_can_be_used_by_a_new_one() {
     let payload = Payload::new();
     applied(&payload, &volume("old", "targets = [\"bdev:/dev/a\"]"), false);

@@ -15,6 +15,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 const LINKS: &str = "/dev/atom";
 /// How long partitions and links are waited for. Both come by themselves later.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked again whether a device is still open.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// The rule that makes the links.
 const RULE: &str = "60-atom.rules";
 /// Where rules are, see udev(7).
@@ -75,6 +77,31 @@ pub fn wait_for_link(name: &str, device: u32) -> Option<String> {
     })
 }
 
+/// Waits until somebody closes a device, or for a moment. The device is given free a little later than that is
+/// seen, and may have been before; so who waits looks again, and waits again.
+pub fn wait_for_close(device: u32) {
+    wait_for_close_of(Path::new(&path(device)), BETWEEN_LOOKS);
+}
+
+fn wait_for_close_of(path: &Path, limit: Duration) {
+    let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
+    let watch = Inotify::init(flags).ok().filter(|watch| {
+        watch
+            .add_watch(path, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_CLOSE_NOWRITE)
+            .is_ok()
+    });
+    match watch {
+        Some(watch) => wait_for(&watch, limit),
+        None => thread::sleep(limit),
+    }
+}
+
+fn wait_for(watch: &Inotify, limit: Duration) {
+    let ms = i32::try_from(limit.as_millis().saturating_add(1)).unwrap_or(i32::MAX);
+    let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+    let _ = poll(&mut [PollFd::new(watch.as_fd(), PollFlags::POLLIN)], timeout);
+}
+
 /// Waits until something is found, and looks whenever something is made in one of the folders.
 fn wait_in<T>(folders: &[PathBuf], limit: Duration, found: impl Fn() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
@@ -91,10 +118,7 @@ fn wait_in<T>(folders: &[PathBuf], limit: Duration, found: impl Fn() -> Option<T
             return Some(found);
         }
         let left = limit.checked_sub(begun.elapsed())?;
-        let ms = i32::try_from(left.as_millis().saturating_add(1)).unwrap_or(i32::MAX);
-        let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
-        let mut waited = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut waited, timeout);
+        wait_for(&watch, left);
         let _ = watch.read_events();
     }
 }
@@ -149,6 +173,26 @@ mod tests {
         maker.join().unwrap();
         assert_eq!(link_in(&folder, "db", &other), None);
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_close_ends_the_wait_for_it() {
+        let path = std::env::temp_dir().join(format!("atomctl-close-{}", std::process::id()));
+        let held = File::create(&path).unwrap();
+        let closed = path.clone();
+        let (begins, begun) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            begins.send(()).unwrap();
+            wait_for_close_of(&closed, Duration::from_secs(60));
+        });
+        begun.recv().unwrap();
+        drop(held);
+        // The watch may have begun after that close.
+        while !waits.is_finished() {
+            drop(File::open(&path).unwrap());
+        }
+        waits.join().unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

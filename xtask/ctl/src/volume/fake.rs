@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use atom_abi::control::DeviceInfo;
 use atom_abi::text::Text;
@@ -39,6 +40,8 @@ pub struct Payload {
     pub silent: Vec<String>,
     /// Devices that are open.
     pub open: RefCell<Vec<u32>>,
+    /// Those of them that are closed when somebody waits for it.
+    pub looking: RefCell<Vec<u32>>,
     /// A volume that cannot be made.
     pub cursed: Option<&'static str>,
     /// The volumes, by N of their devices.
@@ -79,6 +82,7 @@ impl Payload {
             sizes: RefCell::default(),
             silent: Vec::new(),
             open: RefCell::default(),
+            looking: RefCell::default(),
             cursed: None,
             volumes: RefCell::default(),
             seen: RefCell::default(),
@@ -412,5 +416,15 @@ impl Machine for Payload {
 
     fn settle(&self, _: &str, device: u32) {
         self.settled.borrow_mut().push(device);
+    }
+
+    fn lets_go(&self, device: Option<u32>, _: Duration) -> bool {
+        let mut looking = self.looking.borrow_mut();
+        let found = looking.iter().position(|looks| device == Some(*looks));
+        if let Some(index) = found {
+            let looks = looking.remove(index);
+            self.open.borrow_mut().retain(|open| *open != looks);
+        }
+        found.is_some()
     }
 }

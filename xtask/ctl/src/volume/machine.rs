@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use super::device;
 use super::target::At;
@@ -16,7 +17,12 @@ pub trait Machine {
     fn capacity(&self, at: &At) -> Option<u64>;
     /// Has the partitions of a new volume read, and waits for its name in `/dev/atom`. Neither for long.
     fn settle(&self, name: &str, device: u32);
+    /// Waits for a moment, or until somebody closes the device. False when that has been waited for long enough already.
+    fn lets_go(&self, device: Option<u32>, waited: Duration) -> bool;
 }
+
+/// How long who has a device open is taken for somebody who only looks at it, as udev does.
+pub const LOOKING: Duration = Duration::from_secs(3);
 
 /// The machine that this process runs on.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,14 @@ impl Machine for Local {
         device::read_partitions(device);
         device::wait_for_link(name, device);
     }
+
+    fn lets_go(&self, device: Option<u32>, waited: Duration) -> bool {
+        let goes_on = waited < LOOKING;
+        if let Some(device) = device.filter(|_| goes_on) {
+            device::wait_for_close(device);
+        }
+        goes_on
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +66,12 @@ mod tests {
         assert_eq!(first("127.0.0.1"), "127.0.0.1:10809");
         assert_eq!(first("::1"), "[::1]:10809");
         assert_eq!(first("fe80::1%1"), "[fe80::1%1]:10809");
+    }
+
+    #[test]
+    fn who_only_looks_at_a_device_is_not_waited_for_for_ever() {
+        assert!(Local.lets_go(None, Duration::ZERO));
+        assert!(!Local.lets_go(Some(0), LOOKING));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | [`device`] | the device of a volume: its partitions, and its name in `/dev/atom` |
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use atom_abi::control::{payload_state, DeviceInfo, PayloadInfo};
 use atom_abi::request::op;
@@ -31,6 +32,7 @@ use nix::errno::Errno;
 pub use atom_payload::protocol::Create;
 pub use atom_payload::shape::Kind;
 
+use self::machine::Machine;
 use crate::control::Control;
 use crate::problem::{Problem, Result};
 use crate::report::{VolumeEntry, Work};
@@ -134,27 +136,35 @@ pub fn create(commands: &impl Commands, create: &Create) -> Result<u32> {
     Created::decode(&answer).map(|created| created.device).map_err(|error| garbled(&error))
 }
 
-/// Removes a volume, its device and its data.
-pub fn destroy(commands: &impl Commands, name: Text) -> Result<()> {
+/// Removes a volume, its device and its data. Who has its device open only for a moment is waited for, as udev has
+/// each device that is new or was written.
+pub fn destroy(commands: &impl Commands, machine: &impl Machine, name: Text) -> Result<()> {
     let what = || format!("Volume {name} was not destroyed");
-    let answer = match answer_to(commands, &Command::Destroy { name })? {
-        Err(Errno::EBUSY) => {
-            let requests = owed(commands, name)?;
-            return Err(refusal::in_use(what(), name, requests));
+    let begun = Instant::now();
+    loop {
+        match answer_to(commands, &Command::Destroy { name })? {
+            Err(Errno::EBUSY) => {
+                let (device, requests) = in_use(commands, name)?;
+                if !machine.lets_go(device, begun.elapsed()) {
+                    return Err(refusal::in_use(what(), name, requests));
+                }
+            }
+            answer => {
+                let answer = answer.map_err(|errno| refusal::plain(what(), errno))?;
+                return answers::decode_done(&answer).map_err(|error| garbled(&error));
+            }
         }
-        answer => answer.map_err(|errno| refusal::plain(what(), errno))?,
-    };
-    answers::decode_done(&answer).map_err(|error| garbled(&error))
+    }
 }
 
-/// Requests of a volume that have not ended.
-fn owed(commands: &impl Commands, name: Text) -> Result<u32> {
+/// N of the `/dev/atomN` of a volume, and requests to it that have not ended.
+fn in_use(commands: &impl Commands, name: Text) -> Result<(Option<u32>, u32)> {
     let entries = entries(commands)?;
     let entry = entries.iter().find(|entry| entry.volume.name == name);
+    let Some(device) = entry.map(|entry| entry.volume.device) else { return Ok((None, 0)) };
     let devices = commands.devices()?;
-    let device =
-        entry.and_then(|entry| devices.iter().find(|device| device.id == entry.volume.device));
-    Ok(device.map_or(0, |device| device.owed))
+    let owed = devices.iter().find(|info| info.id == device).map_or(0, |info| info.owed);
+    Ok((Some(device), owed))
 }
 
 /// All volumes, as the list of the live payload has them: without their targets.

@@ -19,6 +19,7 @@
 //! | `calls.rs` | what a payload may ask for |
 //! | `control.rs` | the ioctls of `/dev/atom-control` |
 //! | `reports.rs` | the last reports |
+//! | `points.rs` | the failpoints; in no release |
 //! | `slot.rs`, `handles.rs`, `awaited.rs`, `watch_rules.rs` | pure: also a library that the host tests and explores |
 //!
 //! Lock order, outermost first:
@@ -37,9 +38,12 @@ mod back;
 mod barrier;
 mod calls;
 mod control;
+#[path = "failpoint/failpoint.rs"]
+mod failpoint;
 mod handles;
 mod handoff;
 mod operation;
+mod points;
 mod reports;
 mod slot;
 mod state;
@@ -75,7 +79,9 @@ log_as_displayed!(abi::text::Text, abi::version::Refusal);
 
 #[pin_data(PinnedDrop)]
 struct Atom {
-    /// First, because it can fail, and nobody may have opened the control device then.
+    /// Before everything that may hang in one of them.
+    failpoints: failpoint::Shown,
+    /// Before the control device, because it can fail, and nobody may have opened that one then.
     watch: Watching,
     #[pin]
     control: sys::ControlDevice,
@@ -108,6 +114,7 @@ impl kernel::InPlaceModule for Atom {
             abi::layout::HASH
         );
         try_pin_init!(Self {
+            failpoints: failpoint::Shown::begin(points::ALL)?,
             watch: Watching::begin()?,
             control <- sys::ControlDevice::register(),
         })

@@ -11,6 +11,7 @@ use crate::abi::lifecycle::{self, Event, Inverse, Place};
 use crate::abi::version::{reason, Refusal};
 use crate::barrier;
 use crate::operation::{failed, run, Outcome, Stop};
+use crate::points;
 use crate::state::{Operation, Progress};
 use crate::sys::{self, NoIo, Payload, STATE};
 use crate::turn::Turn;
@@ -52,13 +53,18 @@ pub(crate) fn undo(turn: &Turn) -> Outcome<u32> {
             (*first, state.live, state.candidate)
         };
         let error = match inverse {
-            Inverse::Thaw => inverse_of(turn, live, Operation::Thaw, Payload::thaw)?,
+            Inverse::Thaw => {
+                points::UNDO_THAW.slow_down();
+                inverse_of(turn, live, Operation::Thaw, Payload::thaw)?
+            }
             Inverse::Reopen => {
+                points::UNDO_REOPEN.slow_down();
                 reopen();
                 0
             }
             Inverse::Resume => resume(turn, live, 0)?,
             Inverse::Unprepare => {
+                points::UNDO_UNPREPARE.slow_down();
                 inverse_of(turn, candidate, Operation::Unprepare, Payload::unprepare)?
             }
         };
@@ -87,6 +93,7 @@ pub(crate) fn inverse_of(
 
 /// Tells the payload that serves for how long the gates were closed.
 pub(crate) fn resume(turn: &Turn, live: u32, unchanged: u32) -> Outcome<u32> {
+    points::UNDO_RESUME.slow_down();
     let paused_ns = STATE.lock().progress.paused_ns;
     inverse_of(turn, live, Operation::Resume, |payload| payload.resume(unchanged, paused_ns))
 }
@@ -109,6 +116,7 @@ pub(crate) fn reopen() -> u64 {
 /// that was parked for its sake. Objects that nobody claimed are released, if somebody adopted. Returns the sum of
 /// the errors. Sleeps.
 pub(crate) fn let_go(turn: &Turn) -> Outcome<u32> {
+    points::RELEASE_OLD.slow_down();
     let old = STATE.lock().releasing;
     let errors = inverse_of(turn, old, Operation::Abandon, Payload::abandon)?;
     {

@@ -15,6 +15,7 @@ use crate::abi::request::op;
 use crate::abi::text::Text;
 use crate::abi::version::{negotiate, reason, Offer, Refusal};
 use crate::handoff::CHANGE_WAIT_NS;
+use crate::points;
 use crate::state::{Device, Operation, Preserved, Registered, StoredImage};
 use crate::sys::{self, Disk, NoIo, Object, PageStore, Payload, STATE};
 
@@ -24,6 +25,7 @@ pub(crate) const PAGES: u32 = 0;
 /// `atom_payload_register`: negotiates, and enters the payload into the list. `Err` with the refusal of one
 /// that could not even be read, and its version.
 pub(crate) fn register(payload: Result<Payload, (Refusal, Text)>) -> Result<u32> {
+    points::REGISTER_PAYLOAD.meet()?;
     let version = payload.as_ref().map_or_else(|(_, version)| *version, Payload::version);
     let admitted = payload.map_err(|(refusal, _)| refusal).and_then(|payload| {
         negotiate(&Offer::ATOM, &payload.offer())?;
@@ -69,6 +71,7 @@ pub(crate) fn register(payload: Result<Payload, (Refusal, Text)>) -> Result<u32>
 /// `atom_payload_unregister`. The kernel runs a module's exit only without references, and Atom holds
 /// one on the live payload, on a candidate and on one that is parked for a soak, so none can come here.
 pub(crate) fn unregister(id: u32) -> Result {
+    points::UNREGISTER_PAYLOAD.meet()?;
     let gone = {
         let mut state = STATE.lock();
         let at = state.payloads.iter().position(|entry| entry.id == id).ok_or(ENOENT)?;
@@ -95,6 +98,7 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
         let live = state.payload(state.live).ok_or(ENODEV)?;
         (id, live.payload.seat(state.epoch))
     };
+    points::DEVICE_CREATE.meet()?;
     // The turn is the caller's: nobody else can take the number meanwhile.
     let disk: Arc<Disk> = Disk::create(id, spec)?;
     disk.slot().fill(seat, cookie);
@@ -106,7 +110,7 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
         state.checkpoint.take()
     };
     drop(stale);
-    if let Err(error) = disk.add() {
+    if let Err(error) = points::DEVICE_ADD.meet().and_then(|()| disk.add()) {
         forget_device(id);
         return Err(error);
     }
@@ -115,6 +119,7 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
 
 /// `atom_device_destroy`.
 pub(crate) fn device_destroy(id: u32) -> Result {
+    points::DEVICE_DESTROY.meet()?;
     let disk = {
         let mut state = STATE.lock();
         if !state.is_within(Operation::Command) {
@@ -145,6 +150,7 @@ fn forget_device(id: u32) {
 
 /// `atom_device_bind`.
 pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
+    points::ADOPT_BIND.meet()?;
     let mut state = STATE.lock();
     if !state.is_within(Operation::Adopt) {
         return Err(EINVAL);
@@ -194,6 +200,7 @@ pub(crate) fn checkpoint(id: u32, bytes: &[u8]) -> Result {
     let mut image = StoredImage::allocate(bytes.len() as u64, schema).map_err(|_| ENOMEM)?;
     image.buffer.copy_from_slice(bytes);
     image.used = bytes.len();
+    points::CHECKPOINT_STORE.meet_with(&mut image.buffer)?;
     let image = Arc::new(image, GFP_KERNEL)?;
     let before = {
         let mut state = STATE.lock();
@@ -226,8 +233,10 @@ pub(crate) fn pages_create(key: u64) -> Result<usize> {
 pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> Result {
     // A live payload may ask for it while a handoff is on its way.
     let _no_io = NoIo::enter();
+    let let_down = points::OBJECT_PRESERVE.meet();
     let mut state = STATE.lock();
     let room = match state.find_preserved(key, kind) {
+        _ if let_down.is_err() => let_down,
         // A payload that was forsaken may go on; what it has made then is not for the next one.
         _ if state.is_changing_hands() => Err(EBUSY),
         Some(_) => Err(EEXIST),
@@ -247,6 +256,7 @@ pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> R
 
 /// `atom_pages_claim`, `atom_object_claim`: what the payload is given.
 pub(crate) fn claim(key: u64, kind: u32) -> Result<usize> {
+    points::ADOPT_CLAIM.meet()?;
     let mut state = STATE.lock();
     if !state.is_within(Operation::Adopt) {
         return Err(EINVAL);
@@ -261,6 +271,7 @@ pub(crate) fn claim(key: u64, kind: u32) -> Result<usize> {
 
 /// `atom_pages_release`, `atom_object_release`.
 pub(crate) fn release(key: u64, kind: u32) -> Result {
+    points::OBJECT_RELEASE.meet()?;
     let mut state = STATE.lock();
     if state.is_changing_hands() {
         // This is somebody who is late.

@@ -22,6 +22,7 @@ use crate::abi::version::{caps, AbiRange};
 use crate::back::advance;
 use crate::handoff::{self, Plan};
 use crate::operation::{run, Stop};
+use crate::points;
 use crate::state::Operation;
 use crate::sys::{self, Reader, STALE_COMPLETIONS, STATE, WATCH};
 use crate::turn::Turn;
@@ -179,6 +180,7 @@ fn forward(command: &mut Command) -> Result {
     if input_bytes > MAX_COMMAND_BYTES {
         return Err(EINVAL);
     }
+    points::CONTROL_COMMAND.meet()?;
     let mut input = KVVec::from_elem(0u8, input_bytes, GFP_KERNEL)?;
     let mut output = KVVec::from_elem(0u8, output_bytes, GFP_KERNEL)?;
     user(command.input, input_bytes).reader().read_slice(&mut input)?;
@@ -218,6 +220,7 @@ fn settings(wanted: &mut Settings) -> Result {
 }
 
 fn commit(wanted: &mut Commit) -> Result {
+    points::CONTROL_COMMIT.meet()?;
     let _turn = Turn::take()?;
     let version = {
         let state = STATE.lock();

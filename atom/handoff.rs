@@ -20,7 +20,9 @@ use crate::abi::table::adopt_flags;
 use crate::abi::version::{common_schema, reason, Refusal};
 use crate::back::{self, advance};
 use crate::barrier;
+use crate::failpoint::Failpoint;
 use crate::operation::{failed, run, Outcome, Stop};
+use crate::points;
 use crate::state::{Operation, Progress, Soak, State, StoredImage};
 use crate::sys::{self, NoIo, Payload, STATE, WATCH};
 use crate::turn::Turn;
@@ -135,6 +137,7 @@ impl<'a> Handoff<'a> {
         let mut report = {
             // I/O may be held already.
             let _no_io = NoIo::enter();
+            points::SWITCH_BEGIN.meet()?;
             KBox::new(Report::EMPTY, GFP_KERNEL)?
         };
         let mut state = STATE.lock();
@@ -188,6 +191,7 @@ impl<'a> Handoff<'a> {
         self.freeze(Step::Abandon)?;
         advance(Event::Done(Step::Abandon))?;
         barrier::empty_slots();
+        points::SWITCH_ABANDON.slow_down();
         self.take_back_forsaken();
         // It is irrevocable; the gates stay closed, and the payload may hang.
         self.allow_more_time();
@@ -308,6 +312,19 @@ impl<'a> Handoff<'a> {
         Err(refusal.into())
     }
 
+    /// Comes to a failpoint; what it injects is a failure of the step.
+    fn meet(&mut self, point: &Failpoint, step: Step) -> Outcome {
+        self.meet_with(point, step, &mut [])
+    }
+
+    /// The same with data that it can spoil.
+    fn meet_with(&mut self, point: &Failpoint, step: Step, data: &mut [u8]) -> Outcome {
+        match point.meet_with(data) {
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(step, failed(error.to_errno())),
+        }
+    }
+
     fn count_inverse_errors(&mut self, errors: u32) {
         self.report.inverse_errors = self.report.inverse_errors.saturating_add(errors);
     }
@@ -336,6 +353,7 @@ impl<'a> Handoff<'a> {
     /// Everything that can fail or be slow, while the live payload serves or Atom holds.
     fn prepare(&mut self) -> Outcome {
         let image_bytes = self.make_room()?;
+        self.meet(&points::SWITCH_PREPARE, Step::Prepare)?;
         if self.candidate != 0 {
             let devices = self.report.devices;
             let error = run(self.turn, self.candidate, Operation::Prepare, |payload| {
@@ -391,8 +409,10 @@ impl<'a> Handoff<'a> {
         let bytes = run(self.turn, self.live, Operation::ImageBytes, |payload| {
             payload.image_bytes(schema)
         })?;
+        let no_memory = |_: Error| Refusal::new(reason::NO_MEMORY, 0, bytes);
+        points::IMAGE_ROOM.meet().map_err(no_memory)?;
         let room = UniqueArc::new(StoredImage::allocate(bytes, schema)?, GFP_KERNEL);
-        self.room = Some(room.map_err(|_| Refusal::new(reason::NO_MEMORY, 0, bytes))?);
+        self.room = Some(room.map_err(|_| no_memory(ENOMEM))?);
         self.report.schema = schema;
         Ok(bytes)
     }
@@ -400,6 +420,7 @@ impl<'a> Handoff<'a> {
     /// Has the live payload stop its background work; I/O is served meanwhile.
     fn suspend(&mut self) -> Outcome {
         self.report.outcome = outcome::UNDONE;
+        self.meet(&points::SWITCH_SUSPEND, Step::Suspend)?;
         let start_ns = sys::now_ns();
         let until_ns = start_ns.saturating_add(self.plan.deadline_ns);
         let mut result = Stage::NONE;
@@ -441,6 +462,7 @@ impl<'a> Handoff<'a> {
 
     /// Closes the gates of all devices. The pause begins.
     fn close(&mut self, step: Step) -> Outcome {
+        self.meet(&points::SWITCH_CLOSE, step)?;
         if self.no_io.is_none() {
             self.no_io = Some(NoIo::enter());
         }
@@ -464,6 +486,7 @@ impl<'a> Handoff<'a> {
 
     /// Waits until the live payload owes nothing, stage by stage; at the deadline the policy decides.
     fn drain(&mut self) -> Outcome {
+        self.meet(&points::DRAIN_WAIT, Step::Drain)?;
         let (running, mut alive) = barrier::settle(self.until_ns);
         let owed = barrier::owed();
         for stage in [stage::DATA, stage::FLUSHES] {
@@ -564,6 +587,7 @@ impl<'a> Handoff<'a> {
 
     /// Has the live payload let go of its requests.
     fn get_promise(&mut self) -> Outcome {
+        self.meet(&points::DRAIN_REVOKE, Step::Drain)?;
         let owed = self.report.owed.into();
         let promises =
             |state: &State| state.payload(self.live).is_some_and(|entry| entry.payload.promises());
@@ -590,6 +614,7 @@ impl<'a> Handoff<'a> {
                 self.image.as_ref().map_or(0, |image| image.bytes().len() as u64);
             return Ok(advance(Event::Done(Step::Forsake))?);
         }
+        self.meet(&points::SWITCH_FREEZE, Step::Freeze)?;
         let Some(mut room) = self.room.take() else {
             return self.failed(Step::Freeze, failed(0));
         };
@@ -603,13 +628,14 @@ impl<'a> Handoff<'a> {
             Err(error) => return self.failed(Step::Freeze, failed(error)),
         }
         advance(Event::Done(Step::Freeze))?;
-        let image: Arc<StoredImage> = room.into();
-        self.report.image_bytes = image.bytes().len() as u64;
+        self.meet_with(&points::IMAGE_STORE, next, room.bytes_mut())?;
+        self.report.image_bytes = room.bytes().len() as u64;
         // Nothing is given up for an image that nobody could read, or for one that came too late.
-        if !Image::parse(image.bytes()).is_ok_and(|image| image.schema() == schema) {
+        if !Image::parse(room.bytes()).is_ok_and(|image| image.schema() == schema) {
             return self.failed(next, Refusal::new(reason::IMAGE, 0, 0));
         }
-        self.image = Some(image);
+        self.meet_with(&points::IMAGE_KEEP, next, room.bytes_mut())?;
+        self.image = Some(room.into());
         match self.is_late() {
             true => self.failed(next, Refusal::new(reason::DEADLINE, self.plan.deadline_ns, 0)),
             false => Ok(()),
@@ -634,9 +660,12 @@ impl<'a> Handoff<'a> {
         let image = self.image.clone();
         self.report.image_bytes = image.as_ref().map_or(0, |image| image.bytes().len() as u64);
         let flags = if self.forsaken { adopt_flags::CHECKPOINT } else { 0 };
-        let error = run(self.turn, candidate, Operation::Adopt, |payload| {
-            payload.adopt(epoch, devices, image.as_ref().map(|image| image.bytes()), flags)
-        })?;
+        let error = match points::SWITCH_ADOPT.meet() {
+            Ok(()) => run(self.turn, candidate, Operation::Adopt, |payload| {
+                payload.adopt(epoch, devices, image.as_ref().map(|image| image.bytes()), flags)
+            })?,
+            Err(error) => error.to_errno(),
+        };
         let unbound = {
             let state = STATE.lock();
             let mut devices = state.devices.iter();
@@ -693,6 +722,7 @@ impl<'a> Handoff<'a> {
         if let Some(seat) = seat {
             barrier::fill_slots(seat);
         }
+        points::SWITCH_OPEN.slow_down();
         self.lap(phase::ADOPT);
         if held_since_ns != 0 {
             self.set_phase(phase::HELD, self.report.started_ns.saturating_sub(held_since_ns));

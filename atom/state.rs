@@ -81,6 +81,11 @@ impl StoredImage {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.used).unwrap_or(&[])
     }
+
+    /// The same for a failpoint that spoils it.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.used).unwrap_or(&mut [])
+    }
 }
 
 /// An operation of a payload.

@@ -16,6 +16,7 @@ use crate::abi::version::{reason, Refusal};
 use crate::back::advance;
 use crate::barrier;
 use crate::handoff::{self, Plan};
+use crate::points;
 use crate::state::State;
 use crate::sys::{self, NoIo, STATE, WATCH};
 use crate::turn::{Holder, Turn};
@@ -46,7 +47,8 @@ pub(crate) fn look() -> u64 {
         };
         (deed, wait_ns)
     };
-    if let Some(Err(error)) = deed.map(sys::spawn) {
+    let spawn = |deed| points::WATCH_SPAWN.meet().and_then(|()| sys::spawn(deed));
+    if let Some(Err(error)) = deed.map(spawn) {
         pr_err!("the watch could not act: {}\n", error.to_errno());
         let mut state = STATE.lock();
         (state.doing, state.back_for) = (false, 0);

@@ -12,6 +12,7 @@ use kernel::{bindings, ffi};
 use super::disk::Disk;
 use crate::abi::request::{flags, status, timeout, Owner, Ownership, Request};
 use crate::calls;
+use crate::points;
 use crate::slot::{Seat, Seated, Slot};
 
 /// What lies behind each `struct request`: what the payload sees, and what it does not.
@@ -164,6 +165,9 @@ unsafe fn hand_over(
     request: *mut bindings::request,
     told: Option<&mut Option<Seated>>,
 ) -> u8 {
+    if points::DISPATCH_REQUEST.meet().is_err() {
+        return status::RESOURCE as u8;
+    }
     // SAFETY: By the function's contract; the queue data is the `Disk` and outlives the queue.
     unsafe {
         // A dispatch that may sleep is on the read side until the request is the payload's: from there on a

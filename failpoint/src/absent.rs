@@ -20,6 +20,11 @@ impl Failpoint {
     pub(crate) fn meet_with(&self, _data: &mut [u8]) -> Result {
         Ok(())
     }
+
+    /// Nothing is slow.
+    #[allow(dead_code, reason = "not every module has such a point")]
+    #[inline(always)]
+    pub(crate) fn slow_down(&self) {}
 }
 
 /// No file.

@@ -38,7 +38,7 @@ pub(crate) struct Shown {
 impl Shown {
     /// Makes the file. Sleeps.
     pub(crate) fn begin(points: &'static [&'static Failpoint]) -> Result<Self> {
-        let folder = Dir::new(CStr::from_bytes_with_nul(FOLDER)?);
+        let folder = Dir::new(CStr::from_bytes_with_nul(FOLDER).map_err(|_| EINVAL)?);
         let table = pin_init!(Table { points, writer <- new_mutex!(()) });
         let file = KBox::pin_init(
             folder.read_write_callback_file(c"failpoints", table, &read, &write),
@@ -100,6 +100,14 @@ impl Failpoint {
             None => Ok(()),
             Some(hit) => self.strike(&hit, data),
         }
+    }
+
+    /// The same where nothing can fail: it can only be slow or hang.
+    #[allow(dead_code, reason = "not every module has such a point")]
+    #[inline]
+    pub(crate) fn slow_down(&self) {
+        // It has no other kinds there.
+        let _ = self.meet();
     }
 
     #[cold]

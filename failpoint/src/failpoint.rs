@@ -37,12 +37,12 @@ pub(crate) use {
     point::Failpoint,
 };
 
-/// Lists the points of a module: `NAME = "module.step.operation": Kind | Kind;`.
+/// Lists the points of a module: `NAME = "module.step.operation": Kind | Kind;`, each with its comment and condition.
 #[cfg(failpoints)]
 macro_rules! failpoints {
-    ($($(#[$doc:meta])* $name:ident = $text:literal: $($kind:ident)|+;)+) => {
+    ($($(#[$attribute:meta])* $name:ident = $text:literal: $($kind:ident)|+;)+) => {
         $(
-            $(#[$doc])*
+            $(#[$attribute])*
             pub(crate) static $name: crate::failpoint::Failpoint = crate::failpoint::Failpoint::new(
                 $text,
                 crate::failpoint::Kinds::NONE$(.with(crate::failpoint::Kind::$kind))+,
@@ -50,16 +50,17 @@ macro_rules! failpoints {
         )+
 
         /// All of them.
-        pub(crate) static ALL: &[&crate::failpoint::Failpoint] = &[$(&$name),+];
+        #[allow(unused_doc_comments, reason = "they are there with the conditions")]
+        pub(crate) static ALL: &[&crate::failpoint::Failpoint] = &[$($(#[$attribute])* &$name),+];
     };
 }
 
 /// The same where there are none.
 #[cfg(not(failpoints))]
 macro_rules! failpoints {
-    ($($(#[$doc:meta])* $name:ident = $text:literal: $($kind:ident)|+;)+) => {
+    ($($(#[$attribute:meta])* $name:ident = $text:literal: $($kind:ident)|+;)+) => {
         $(
-            $(#[$doc])*
+            $(#[$attribute])*
             pub(crate) const $name: crate::failpoint::Failpoint = crate::failpoint::Failpoint;
         )+
 

@@ -13,6 +13,7 @@ use crate::counts::Counts;
 use crate::fault::{Points, Variant};
 use crate::identity;
 use crate::ops;
+use crate::points;
 use crate::protocol::{Command, Create, ProtocolError};
 use crate::shape::{Description, MAX_VOLUMES};
 use crate::sys;
@@ -87,7 +88,10 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
     let store = volume.store_key();
     // Requests can arrive before the device's number is known here, so the volume goes first.
     volumes.insert(volume).inspect_err(|_| release(store))?;
-    let device = sys::create_device(&Variant::spec(shape.spec()), id.slot()).inspect_err(|_| {
+    let made = points::COMMAND_DEVICE
+        .meet()
+        .and_then(|()| sys::create_device(&Variant::spec(shape.spec()), id.slot()));
+    let device = made.inspect_err(|_| {
         volumes.remove(id.slot());
         release(store);
     })?;

@@ -26,6 +26,7 @@ use crate::carried;
 use crate::clients;
 use crate::fault::{Points, Variant};
 use crate::identity;
+use crate::points;
 use crate::shape::MAX_VOLUMES;
 use crate::state::{image_bytes, Export, Import};
 use crate::sys;
@@ -35,9 +36,11 @@ use crate::volumes::Volumes;
 /// Gets the memory for so many devices. The old payload is still serving.
 pub(crate) fn prepare(volumes: &mut Volumes, devices: u32) -> Result {
     let devices = usize::try_from(devices).unwrap_or(usize::MAX);
+    points::PREPARE_ALLOC.meet()?;
     volumes.prepare(devices.min(MAX_VOLUMES))?;
     if devices != 0 {
-        clients::prepare().inspect_err(|_| volumes.unprepare())?;
+        let prepared = points::PREPARE_CLIENTS.meet().and_then(|()| clients::prepare());
+        prepared.inspect_err(|_| volumes.unprepare())?;
     }
     Variant::prepared().inspect_err(|_| unprepare(volumes))
 }
@@ -75,14 +78,16 @@ pub(crate) fn freeze(
     if clients::image_bytes(volumes, schema).is_none() {
         return Err((EINVAL, 0));
     }
-    clients::park().map_err(|error| (error, 0))?;
-    export(volumes, schema, buffer, true).map_err(|error| {
-        clients::unpark();
-        match error {
-            ImageError::NoRoom => (ENOSPC, bound(volumes, schema)),
-            _ => (EINVAL, 0),
-        }
-    })
+    let parked = points::FREEZE_PARK.meet().and_then(|()| clients::park());
+    parked.map_err(|error| (error, 0))?;
+    let exported = export(volumes, schema, buffer, true).map_err(|error| match error {
+        ImageError::NoRoom => (ENOSPC, bound(volumes, schema)),
+        _ => (EINVAL, 0),
+    });
+    let written = exported.and_then(|used| {
+        points::FREEZE_IMAGE.meet_with(buffer).map_err(|error| (error, 0)).map(|()| used)
+    });
+    written.inspect_err(|_| clients::unpark())
 }
 
 /// Inverse of [`freeze`].
@@ -146,6 +151,7 @@ pub(crate) fn checkpoint(volumes: &Volumes) {
 
 #[cfg(not(payload_abi = "0"))]
 fn try_checkpoint(volumes: &Volumes) -> Result {
+    points::CHECKPOINT_WRITE.meet()?;
     let schema = identity::SCHEMA.write_max;
     let bytes = usize::try_from(bound(volumes, schema)).map_err(|_| EINVAL)?;
     let mut buffer = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
@@ -206,6 +212,7 @@ fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
     while let Some((mut description, counts)) = left.next() {
         description.shape = Variant::shape(description.shape);
         let blank = volumes.blank()?;
+        points::ADOPT_CLAIM.meet()?;
         volumes.insert(match left.past() {
             None => Volume::new(blank, &description, counts, pages)?,
             Some(past) => {
@@ -214,6 +221,7 @@ fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
             }
         })?;
         Variant::adopting(bound, image.volumes)?;
+        points::ADOPT_BIND.meet()?;
         if Variant::binds(bound, image.volumes) {
             sys::bind_device(description.device, description.id.slot())?;
         }
@@ -222,6 +230,7 @@ fn import(volumes: &mut Volumes, image: &[u8], pages: Pages) -> Result {
     }
     Variant::adopting(bound, image.volumes)?;
     Variant::adopted(Some(&image))?;
+    points::ADOPT_CARRY.meet()?;
     volumes.carry(&image)?;
     volumes.next_serial = image.next_serial;
     Ok(())

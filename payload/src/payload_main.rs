@@ -24,6 +24,7 @@
 //! | `compose.rs`, `why.rs` | the commands about them; reasons of a refusal |
 //! | `statistics.rs`, `shard1.rs` to `shard3.rs` | counting on the I/O path; in the newest schema of this version |
 //! | `fault.rs` | the points at which a test variant differs from a release |
+//! | `points.rs` | the failpoints; in no release |
 //! | `broken.rs`, `inject.rs`, `stuck.rs`, `keeper.rs`, `change.rs`, `extra.rs` | the test variants; in no release |
 //! | `shape.rs`, `counts.rs`, `state.rs`, `carried.rs`, `protocol.rs`, `answers.rs`, `spec.rs`, `shown.rs` | pure: what crosses as bytes |
 //! | `layout.rs`, `limits.rs`, `latency.rs`, `history.rs` | pure: what a volume makes of its targets; what is remembered of them |
@@ -72,6 +73,8 @@ mod composed;
 mod counts;
 #[cfg(payload_fault = "extra")]
 mod extra;
+#[path = "failpoint/failpoint.rs"]
+mod failpoint;
 mod fault;
 #[cfg(payload_client)]
 mod flight;
@@ -98,6 +101,8 @@ mod nbd;
 mod null;
 mod ops;
 mod pages;
+#[allow(dead_code, reason = "1.0 has fewer operations")]
+mod points;
 #[allow(dead_code, unreachable_pub)]
 mod protocol;
 mod ram;
@@ -162,11 +167,14 @@ module! {
 
 /// The module. Registered with Atom for as long as it is loaded.
 struct Payload {
+    /// Before the registration, so that nobody hangs in one of them when Atom is told.
+    _failpoints: failpoint::Shown,
     _registration: sys::Registration,
 }
 
 impl kernel::Module for Payload {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        let failpoints = failpoint::Shown::begin(points::ALL)?;
         let registration = table::register()?;
         pr_info!(
             "{} loaded, schemas {} to {}\n",
@@ -174,6 +182,6 @@ impl kernel::Module for Payload {
             identity::SCHEMA.read_min,
             identity::SCHEMA.read_max
         );
-        Ok(Self { _registration: registration })
+        Ok(Self { _failpoints: failpoints, _registration: registration })
     }
 }

@@ -17,6 +17,7 @@ use crate::abi::request::{flags, op, status};
 #[cfg(payload_client)]
 use crate::flight::Flight;
 use crate::pages::{Io, Piece, Store};
+use crate::points;
 use crate::shape::PAGE_BYTES;
 
 /// The data of a volume.
@@ -107,6 +108,9 @@ impl Ram {
                 // Less data than the request says.
                 return status::IO;
             };
+            if points::QUEUE_PAGE.meet().is_err() {
+                return status::RESOURCE;
+            }
             if write {
                 match self.store.write(&guard, page, offset, &piece) {
                     Ok(true) => {

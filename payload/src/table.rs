@@ -23,7 +23,7 @@ use crate::shape::MAX_VOLUMES;
 use crate::sys::{self, with, Registration};
 use crate::volume::NotServed;
 use crate::volumes::Volumes;
-use crate::{commands, identity, ops};
+use crate::{commands, identity, ops, points};
 
 #[cfg(not(payload_abi = "0"))]
 use crate::abi::{
@@ -105,6 +105,7 @@ fn errno(result: Result) -> i32 {
 /// Carries out an operation with the table of volumes locked.
 fn locked<R>(step: Step, operation: impl FnOnce(&mut Volumes) -> R) -> Result<R> {
     Variant::before(step)?;
+    step.point().meet()?;
     let mut volumes = TABLE_OWNER.lock();
     Variant::holding(step);
     Ok(operation(&mut volumes))
@@ -112,7 +113,7 @@ fn locked<R>(step: Step, operation: impl FnOnce(&mut Volumes) -> R) -> Result<R>
 
 /// The same for an inverse, whose work is done in any case.
 fn inverse(step: Step, operation: impl FnOnce(&mut Volumes)) -> i32 {
-    let outcome = Variant::before(step);
+    let outcome = Variant::before(step).and_then(|()| step.point().meet());
     let mut volumes = TABLE_OWNER.lock();
     Variant::holding(step);
     operation(&mut volumes);
@@ -295,6 +296,9 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
     if let Some(refused) = Variant::refuses() {
         return refused;
     }
+    if points::QUEUE_REQUEST.meet().is_err() {
+        return status::RESOURCE;
+    }
     // SAFETY: *Call*: the record was handed over just now.
     let io = unsafe { Io::new(request) };
     let slot = place(cookie);
@@ -400,6 +404,9 @@ unsafe extern "C" fn revoke() -> i32 {
 /// Only Atom may call it, by the contract of `PayloadTable::explain`.
 #[cfg(not(payload_abi = "0"))]
 unsafe extern "C" fn explain(cookie: u64, blocker: *const Blocker, reason: *mut Text) -> i32 {
+    if let Err(error) = points::EXPLAIN_BEGIN.meet() {
+        return error.to_errno();
+    }
     // SAFETY: *Call*.
     let blocker = unsafe { &*blocker };
     let text = match Variant::reason(place(cookie), blocker) {

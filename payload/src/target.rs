@@ -18,6 +18,7 @@ use crate::limits::Facts;
 use crate::meter::Meter;
 use crate::nbd;
 use crate::pages::Store;
+use crate::points;
 use crate::ram::Ram;
 use crate::shape::VolumeId;
 use crate::shown::{Connection, Status, TargetState};
@@ -78,6 +79,7 @@ impl Target {
         key: u64,
         origin: Origin<'_>,
     ) -> Result<Self, Failure> {
+        points::TARGET_MAKE.meet()?;
         let meter = Meter::new()?;
         let history = History::default();
         if let Origin::Left { past, .. } = origin {

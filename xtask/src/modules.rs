@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The kernel modules of this clone: Atom, and each version of the payload.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::kbuild::{Bindings, ModuleSpec, SourceDir};
+use crate::kbuild::{self, Bindings, ModuleSpec, SourceDir};
 use crate::places;
 
 /// Atom's Kbuild object.
@@ -28,6 +28,9 @@ pub struct Version {
     /// Whether it exists for tests alone.
     #[serde(default)]
     pub test: bool,
+    /// Whether it is also built with failpoints.
+    #[serde(default)]
+    pub failpoints: bool,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +100,27 @@ pub fn payload(repository: &Path, version: &Version) -> Result<ModuleSpec> {
         bindings: version.cfgs.iter().filter(|cfg| *cfg == CLIENT).map(|_| network()).collect(),
         env: vec![("PAYLOAD_VERSION".to_owned(), version.name.clone())],
         needs: vec![ATOM.to_owned()],
+        ..ModuleSpec::default()
     })
+}
+
+/// The flavour of the modules that have failpoints.
+pub const FAILPOINTS: &str = "failpoints";
+
+/// The same module with failpoints.
+fn with_failpoints(spec: ModuleSpec) -> ModuleSpec {
+    let mut spec = ModuleSpec { flavour: FAILPOINTS.to_owned(), ..spec };
+    spec.cfgs.push(FAILPOINTS.to_owned());
+    spec.env.push(("FAILPOINTS_OF".to_owned(), spec.object.clone()));
+    spec
+}
+
+/// The files of the modules with failpoints, as far as they were built.
+pub fn failpoint_files() -> Result<Vec<PathBuf>> {
+    let versions = payload_versions()?.into_iter().filter(|version| version.failpoints);
+    let objects = std::iter::once(ATOM.to_owned()).chain(versions.map(|version| version.object));
+    let files = objects.map(|object| kbuild::loadable_of(FAILPOINTS, &object));
+    Ok(files.filter(|file| file.exists()).collect())
 }
 
 /// Every module of the clone.
@@ -108,8 +131,13 @@ pub fn all() -> Result<Vec<ModuleSpec>> {
         return Ok(Vec::new());
     }
     let mut specs = vec![atom(&repository)?];
+    specs.push(with_failpoints(specs[0].clone()));
     for version in payload_versions()? {
-        specs.push(payload(&repository, &version)?);
+        let spec = payload(&repository, &version)?;
+        if version.failpoints {
+            specs.push(with_failpoints(spec.clone()));
+        }
+        specs.push(spec);
     }
     Ok(specs)
 }
@@ -131,6 +159,7 @@ fn sources(repository: &Path, own: &str) -> Vec<SourceDir> {
     vec![
         SourceDir { from: repository.join(own), to: String::new() },
         SourceDir { from: repository.join("abi/src"), to: "abi".to_owned() },
+        SourceDir { from: repository.join("failpoint/src"), to: "failpoint".to_owned() },
     ]
 }
 
@@ -146,6 +175,7 @@ mod tests {
             source: source.map(str::to_owned),
             cfgs: Vec::new(),
             test: true,
+            failpoints: false,
         };
         let repository = places::repository();
         let own = payload(&repository, &version(None)).unwrap();

@@ -27,6 +27,7 @@ use super::{is_replaced, line};
 use crate::abi::request::op;
 use crate::abi::text::Text;
 use crate::flight::{now_ns, Flight, FlightList};
+use crate::points;
 
 /// Bytes of the buffer for replies without data, and for the handshake.
 pub(super) const BUFFER_BYTES: usize = 4096;
@@ -273,6 +274,7 @@ impl Connection {
             None => return Err(Lost::Network(EINVAL)),
         };
         if rung || heard {
+            points::NBD_RECEIVE.meet()?;
             self.receive(target, receiving, ended)?;
         }
         match self.failed.load(Ordering::SeqCst) {
@@ -292,6 +294,7 @@ impl Connection {
             return Ok(());
         }
         receiving.began_ns = now;
+        points::NBD_CONNECT.meet()?;
         let (socket, progress) = target.connect(self.index)?;
         let socket = Arc::new(socket, GFP_KERNEL).map_err(Error::from)?;
         let mut watch = Watch::new(socket, self.bell.clone())?;
@@ -347,6 +350,7 @@ impl Connection {
             return Ok(true);
         }
         target.judge(&agreed).map_err(Lost::Other)?;
+        points::NBD_PRESERVE.meet()?;
         socket.preserve()?;
         // Who adopts shuts down what is preserved; this is for what is preserved later.
         if is_replaced() {
@@ -542,6 +546,7 @@ impl Connection {
 
     /// What goes into the image, when it is alive.
     pub(super) fn record(&self) -> Result<Option<record::Connection>> {
+        points::NBD_RECORD.meet()?;
         let receiving = self.receiving.lock();
         let sending = self.sending.lock();
         if !matches!(receiving.phase, Phase::Live) {
@@ -574,6 +579,7 @@ impl Connection {
         found: &record::Connection,
         orphans: impl Iterator<Item = Orphan>,
     ) -> Result<u32> {
+        points::NBD_RESTORE.meet()?;
         self.port.store(u32::from(socket.local_port()), Ordering::Relaxed);
         self.sent.store(found.sent, Ordering::Relaxed);
         self.answered.store(found.answered, Ordering::Relaxed);

@@ -20,6 +20,7 @@ use super::target::Target;
 use super::wire::{Request, REQUEST_BYTES};
 use crate::abi::request::{op, status};
 use crate::flight::{now_ns, Flight};
+use crate::points;
 
 /// Requests that are sent together.
 pub(super) const BATCH: usize = 16;
@@ -98,6 +99,7 @@ impl Connection {
             if gather.bytes() == 0 {
                 return Err(EIO);
             }
+            points::NBD_SEND.meet()?;
             match socket.send(&gather, !whole)? {
                 None => *blocked = true,
                 Some(bytes) => self.advance(sending, bytes, ended),

@@ -63,6 +63,8 @@ pub struct ModuleSpec {
     pub cfgs: Vec<String>,
     /// Headers that bindgen turns into Rust first.
     pub bindings: Vec<Bindings>,
+    /// A build beside the ordinary one, by the name of its folder; empty: the ordinary one.
+    pub flavour: String,
     /// Variables that the source reads with `env!`.
     pub env: Vec<(String, String)>,
     /// Objects of the same build whose exported symbols it uses.
@@ -79,12 +81,12 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn staging(self, object: &str) -> PathBuf {
+    fn staging(self, flavour: &str, object: &str) -> PathBuf {
         let dir = match self {
             Mode::Build => "kbuild",
             Mode::Clippy => "kbuild-clippy",
         };
-        places::target().join(dir).join(object)
+        places::target().join(dir).join(flavour).join(object)
     }
 }
 
@@ -96,12 +98,12 @@ pub fn build(specs: &[ModuleSpec], sysroot: &Sysroot, mode: Mode) -> Result<Vec<
     for wave in [first, then] {
         build_side_by_side(wave, sysroot, mode)?;
     }
-    Ok(specs.iter().map(|spec| loadable(&spec.object)).collect())
+    Ok(specs.iter().map(|spec| loadable_of(&spec.flavour, &spec.object)).collect())
 }
 
 /// Keeps two builds of one clone apart: Kbuild does not survive another one in its folder.
 fn turn(mode: Mode) -> Result<Lock> {
-    let staging = mode.staging("");
+    let staging = mode.staging("", "");
     std::fs::create_dir_all(&staging)
         .with_context(|| format!("cannot create {}", staging.display()))?;
     lock::take(&staging.join("lock"), "builds kernel modules")
@@ -109,7 +111,12 @@ fn turn(mode: Mode) -> Result<Lock> {
 
 /// The file to load for an object that was built.
 pub fn loadable(object: &str) -> PathBuf {
-    places::target().join("modules").join(format!("{object}.ko"))
+    loadable_of("", object)
+}
+
+/// The same of a flavour.
+pub fn loadable_of(flavour: &str, object: &str) -> PathBuf {
+    places::target().join("modules").join(flavour).join(format!("{object}.ko"))
 }
 
 fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) -> Result<()> {
@@ -138,20 +145,20 @@ fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) ->
 }
 
 fn build_one(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode) -> Result<()> {
-    let dir = mode.staging(&spec.object);
+    let dir = mode.staging(&spec.flavour, &spec.object);
     let staged = staging::stage(spec, &dir, &kbuild_file::text(spec, mode))
         .with_context(|| format!("cannot stage the sources of {}", spec.object))?;
     let mut state = Fingerprint::default();
     state.add(sysroot.name()).add(staged.name());
     for object in &spec.needs {
-        let symbols = mode.staging(object).join("Module.symvers");
+        let symbols = mode.staging(&spec.flavour, object).join("Module.symvers");
         state.add(
             std::fs::read(&symbols)
                 .with_context(|| format!("cannot read {}", symbols.display()))?,
         );
     }
     let stamp = dir.join(".built");
-    let product = loadable(&spec.object);
+    let product = loadable_of(&spec.flavour, &spec.object);
     let built = std::fs::read_to_string(&stamp).is_ok_and(|text| text == state.name());
     if built && (mode == Mode::Clippy || product.exists()) {
         return Ok(());
@@ -173,12 +180,13 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
         Mode::Build => "build",
         Mode::Clippy => "check",
     };
-    let log = places::target().join("logs").join(format!("{verb}-{object}.log"));
-    let step = Step::start(format!("{verb} {object}.ko"), &log)?;
+    let shown = Path::new(&spec.flavour).join(object).display().to_string();
+    let log = places::target().join("logs").join(format!("{verb}-{}.log", shown.replace('/', "-")));
+    let step = Step::start(format!("{verb} {shown}.ko"), &log)?;
     let mut chroot = sysroot.chroot().bind(dir, object);
     let mut symbols = Vec::new();
     for need in &spec.needs {
-        chroot = chroot.bind(&mode.staging(need), need);
+        chroot = chroot.bind(&mode.staging(&spec.flavour, need), need);
         symbols.push(format!("/mnt/{need}/Module.symvers"));
     }
     let mut command = chroot
@@ -208,7 +216,7 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
     }
     if mode == Mode::Clippy {
         return Err(failed(
-            format!("{object} has warnings"),
+            format!("{shown} has warnings"),
             warnings,
             "fix them; the kernel side is kept free of warnings",
         ));

@@ -179,6 +179,7 @@ mod tests {
             source: None,
             cfgs: Vec::new(),
             test,
+            failpoints: false,
         }
     }
 

@@ -237,7 +237,7 @@ modules=usr/lib/modules/$release
 mkdir -p "index/$modules/extra/atom-guest" "tree/$modules"
 if [ -d tree/usr/lib/atom ]; then
   cp -a tree/usr/lib/atom index/usr/lib/
-  for file in $(cd tree/usr/lib/atom; find . -name '*.ko'); do
+  for file in $(cd tree/usr/lib/atom; find . -name '*.ko' ! -path './failpoints/*'); do
     ln -s "../../../../atom/$file" "index/$modules/extra/atom-guest/"
   done
 fi
@@ -381,7 +381,8 @@ fn file_name(archive: &Path) -> Result<&str> {
 }
 
 /// The clone's own files: `atom-guest` is the first process, `atomctl` is in the search path, modules are in
-/// `/lib/atom`, and the payload versions that exist for tests alone are in `/lib/atom/test`. The seed of what scenarios
+/// `/lib/atom`, the payload versions that exist for tests alone are in `/lib/atom/test`, and modules with failpoints, which
+/// `modprobe` does not know, in `/lib/atom/failpoints`. The seed of what scenarios
 /// leave to chance is in `/etc/atom/seed`, if there is one in the variable [`SEED`].
 fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
     let dir = places::target().join("overlay");
@@ -410,6 +411,9 @@ fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
     let atom = kbuild::loadable(modules::ATOM);
     if atom.exists() {
         put(&atom, "usr/lib/atom/atom.ko")?;
+    }
+    for module in modules::failpoint_files()? {
+        put(&module, &format!("usr/lib/atom/failpoints/{}", file_name(&module)?))?;
     }
     for version in modules::payload_versions()? {
         let file = kbuild::loadable(&version.object);

@@ -10,6 +10,7 @@ pub mod composed;
 pub mod console;
 pub mod demo;
 pub mod echo;
+pub mod failpoint;
 pub mod firewall;
 pub mod greedy;
 pub mod guest;

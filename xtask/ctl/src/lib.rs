@@ -51,6 +51,7 @@ pub mod configuration;
 pub mod control;
 mod critical;
 pub mod drain;
+mod failpoint;
 pub mod html;
 pub mod journal;
 pub mod kmod;

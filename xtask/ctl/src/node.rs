@@ -11,6 +11,7 @@ use crate::canary::Canary;
 use crate::control::{Claim, Control};
 use crate::critical::{Critical, Locked};
 use crate::drain::Drain;
+use crate::failpoint::{meet, Point};
 use crate::kmod::{self, Loaded};
 use crate::problem::{Problem, Result};
 use crate::progress::Progress;
@@ -139,28 +140,34 @@ impl Node for Local {
     }
 
     fn settings(&self, wanted: &Settings) -> Result<Settings> {
+        meet(Point::UpgradeSettings)?;
         self.control.settings(wanted)
     }
 
     fn switch(&self, payload: u32, drain: impl Into<Drain>) -> Result<Report> {
+        meet(Point::UpgradeSwitch)?;
         let _shown = self.progress.as_ref().map(Progress::watch);
         self.control.switch(payload, drain)
     }
 
     fn abandon(&self, schema: u32, drain: impl Into<Drain>) -> Result<Report> {
+        meet(Point::UpgradeAbandon)?;
         let _shown = self.progress.as_ref().map(Progress::watch);
         self.control.abandon(Some(schema), drain)
     }
 
     fn adopt(&self, payload: u32) -> Result<Report> {
+        meet(Point::UpgradeAdopt)?;
         self.control.adopt(payload)
     }
 
     fn commit(&self, payload: u32) -> Result<()> {
+        meet(Point::UpgradeCommit)?;
         self.control.commit(payload)
     }
 
     fn wait(&self, limit: Duration) -> Result<bool> {
+        meet(Point::UpgradeWait)?;
         self.control.wait(limit)
     }
 
@@ -173,15 +180,18 @@ impl Node for Local {
     }
 
     fn read_canary(&self, device: &DeviceInfo, limit: Duration) -> std::result::Result<(), String> {
+        meet(Point::UpgradeCanary).map_err(|problem| problem.why)?;
         let path = Path::new("/dev").join(format!("atom{}", device.id));
         self.canary.read(&path, device.capacity_sectors, limit)
     }
 
     fn insert(&self, image: &[u8]) -> Result<()> {
+        meet(Point::UpgradeInsert)?;
         kmod::insert(image, "")
     }
 
     fn remove(&self, module: &str) -> Result<()> {
+        meet(Point::UpgradeRemove)?;
         kmod::remove(module)
     }
 
@@ -198,6 +208,7 @@ impl Node for Local {
     }
 
     fn enter_critical(&self) -> Result<Critical> {
+        meet(Point::UpgradeCritical)?;
         Critical::enter()
     }
 
@@ -206,6 +217,7 @@ impl Node for Local {
     }
 
     fn claim(&self) -> Result<Claim> {
+        meet(Point::UpgradeClaim)?;
         self.control.claim().ok_or_else(|| {
             Problem::refused(
                 "What runs was not changed",

@@ -408,6 +408,10 @@ fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
     if atomctl.exists() {
         put(&atomctl, "usr/bin/atomctl")?;
     }
+    let with_failpoints = programs::path(programs::TOOL_WITH_FAILPOINTS);
+    if with_failpoints.exists() {
+        put(&with_failpoints, "usr/bin/atomctl-failpoints")?;
+    }
     let atom = kbuild::loadable(modules::ATOM);
     if atom.exists() {
         put(&atom, "usr/lib/atom/atom.ko")?;

@@ -178,6 +178,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return not_understood(&error, &arguments),
     };
     let output = Output::new(cli.json);
+    #[cfg(feature = "failpoints")]
+    match crate::failpoint::prepare() {
+        Ok(false) => {}
+        Ok(true) => return Exit::Done,
+        Err(problem) => {
+            output.fail(&problem);
+            return problem.exit;
+        }
+    }
     let drives = cli.verb.drives();
     match run(cli, &output) {
         Ok(exit) => {

@@ -22,6 +22,8 @@ mod attempt;
 mod beneath;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(feature = "failpoints")]
+mod failing;
 #[cfg(test)]
 mod fake;
 mod flow;

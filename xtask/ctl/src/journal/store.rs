@@ -10,6 +10,8 @@ use std::time::Duration;
 use atom_abi::control::{cause, Report};
 
 use super::atoms_own::missing;
+#[cfg(feature = "failpoints")]
+use super::failing::Failing;
 use super::line::{self, Scan};
 use super::medium::{Folder, Medium, Memory};
 use super::{beneath, flow, log, patience, who, Record};
@@ -85,7 +87,9 @@ impl Journal {
         };
         let is_apart = || beneath::is_without_atom(Path::new(DISK));
         let flow = Flow { flows: flow::flows, is_apart };
-        let disk = Box::new(Folder::new(DISK));
+        let disk: Box<dyn Medium> = Box::new(Folder::new(DISK));
+        #[cfg(feature = "failpoints")]
+        let (disk, memory) = (Failing::disk(disk), Failing::spool(memory));
         Self::of(disk, memory, log::LIMIT, PATIENCE, flow)
     }
 

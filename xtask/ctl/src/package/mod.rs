@@ -14,6 +14,7 @@ use atom_abi::control::Status;
 use atom_abi::lifecycle::Place;
 
 use crate::control::{Control, DEFAULT_DEADLINE};
+use crate::failpoint::{meet, Point};
 use crate::journal::Origin;
 use crate::kmod;
 use crate::live;
@@ -58,6 +59,7 @@ pub fn coming(package: &Package) -> Result<()> {
         return Ok(());
     }
     if let Some(manager) = package.manager {
+        meet(Point::PackageAnnounce)?;
         transaction::announce(manager, package.payload.clone()).map_err(|error| {
             Problem::undone(
                 "The other packages of this transaction do not know of this one",
@@ -116,6 +118,7 @@ pub fn installed(package: &Package, is_named: bool) -> Result<Outcome> {
             let terms = Terms { soak: Some(soak), ..Terms::default() };
             let target = Target::File(file.path);
             let node = Local::open()?;
+            meet(Point::PackageUpgrade)?;
             let report = upgrade::run_recorded(&node, &target, &options, &terms, Origin::Package)?;
             Outcome::Upgraded(Box::new(report))
         }

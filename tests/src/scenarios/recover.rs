@@ -18,7 +18,7 @@ use crate::load::fio::{Fio, Shape};
 use crate::site::{Site, Spec, MODULES};
 use crate::wait;
 
-const TEST_MODULES: &str = "/lib/atom/test";
+pub(super) const TEST_MODULES: &str = "/lib/atom/test";
 const DEADLINE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -143,7 +143,7 @@ pub fn a_tool_that_is_killed_at_any_moment_leaves_what_can_be_recovered(
 
 /// What the journal says of the one upgrade behind attempt `known`, as `state: outcome`. An error when that is not what has
 /// happened: after it `live` serves.
-fn true_end(journal: &Value, known: u64, live: &str) -> Result<String> {
+pub(super) fn true_end(journal: &Value, known: u64, live: &str) -> Result<String> {
     ensure!(journal["damaged"] == 0, "{journal}");
     let attempts = journal["attempts"].as_array().context("no attempts")?;
     let fresh = |one: &&Value| one["attempt"].as_u64() > Some(known) && one["kind"] == "upgrade";
@@ -165,7 +165,7 @@ fn true_end(journal: &Value, known: u64, live: &str) -> Result<String> {
     Ok(format!("{state}: {outcome}"))
 }
 
-fn last_number(journal: &Value) -> u64 {
+pub(super) fn last_number(journal: &Value) -> u64 {
     let attempts = journal["attempts"].as_array();
     attempts.into_iter().flatten().filter_map(|one| one["attempt"].as_u64()).max().unwrap_or(0)
 }
@@ -235,13 +235,13 @@ fn abandon(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn recover(args: &[&str]) -> Result<Value> {
+pub(super) fn recover(args: &[&str]) -> Result<Value> {
     atomctl(&[&["recover"][..], args].concat(), 0)
 }
 
 /// Makes 1.0.0 the payload that serves, and the only one. A tool that died during a soak has left its terms, which are
 /// the operator's to change.
-fn tidy(site: &Site) -> Result<()> {
+pub(super) fn tidy(site: &Site) -> Result<()> {
     site.node().settings(&Settings { change: setting::SOAK, ..Settings::DEFAULT })?;
     let others = |site: &Site| -> Result<()> {
         let live = site.node().status()?.live;
@@ -269,7 +269,7 @@ fn start(args: &[&str]) -> Result<Child> {
         .context("cannot start atomctl")
 }
 
-fn atomctl(args: &[&str], code: i32) -> Result<Value> {
+pub(super) fn atomctl(args: &[&str], code: i32) -> Result<Value> {
     let output = Command::new("atomctl")
         .args(["--json", "--dir", MODULES, "--dir", TEST_MODULES])
         .args(args)

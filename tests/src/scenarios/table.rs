@@ -2,11 +2,12 @@
 //! The list of scenarios.
 
 use super::{
-    assembled, busy, changes, completion_races_teardown, cuts, dead, faults, guest, half_adopted,
-    handles, hostile, large_discard, live_too_early, living, machine, mixed, network, nobody, node,
-    packages, pause, preserved, recover, refusals, root, root_disk, saturated_queue, semantics,
-    shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool,
-    upgrades, versions, volumes, walk, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    assembled, busy, changes, completion_races_teardown, cuts, dead, failpoints, faults, guest,
+    half_adopted, handles, hostile, large_discard, live_too_early, living, machine, mixed, network,
+    nobody, node, packages, pause, preserved, recover, refusals, root, root_disk, saturated_queue,
+    semantics, shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers,
+    tool, tool_failpoints, upgrades, versions, volumes, walk, Machine, Power, Scenario, Tools,
+    LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -986,5 +987,37 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 300,
         run: walk::the_walk_to_a_node_is_as_it_is_written,
+    },
+    Scenario {
+        name: "a_failpoint_refuses_what_it_cannot_do",
+        what: "Lines that are none, points that are not there and kinds that a point has not are refused and change nothing.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 60,
+        run: failpoints::a_failpoint_refuses_what_it_cannot_do,
+    },
+    Scenario {
+        name: "every_failpoint_is_met_and_leaves_a_payload_serving",
+        what: "Each failpoint of Atom and of the payload strikes on the way on which it is met, under verified load.",
+        machine: VOLUMES,
+        expected_log: &[],
+        limit_seconds: 1200,
+        run: failpoints::every_failpoint_is_met_and_leaves_a_payload_serving,
+    },
+    Scenario {
+        name: "a_tool_that_dies_at_any_of_its_points_leaves_what_can_be_recovered",
+        what: "The tool kills itself at each of its failpoints: recover brings the machine to rest, and the journal is true.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 900,
+        run: tool_failpoints::a_tool_that_dies_at_any_of_its_points_leaves_what_can_be_recovered,
+    },
+    Scenario {
+        name: "a_journal_that_fails_costs_a_warning_and_nothing_else",
+        what: "Upgrades whose journal cannot be written succeed and say so.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: tool_failpoints::a_journal_that_fails_costs_a_warning_and_nothing_else,
     },
 ];

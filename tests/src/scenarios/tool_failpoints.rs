@@ -2,6 +2,8 @@
 //! A tool that dies at each of its failpoints, one after the other: `atomctl recover` brings the machine to rest, nobody on
 //! the devices notices, and the journal is true.
 //!
+//! In an ordinary run a point is met on the first of the verbs that come to it; with `--slow` on each.
+//!
 //! Nothing is named here but what cannot be met in this place: the points are those that the tool lists.
 
 use std::collections::BTreeSet;
@@ -68,6 +70,9 @@ pub fn a_tool_that_dies_at_any_of_its_points_leaves_what_can_be_recovered(
             if died {
                 unmet.remove(point.as_str());
                 deaths += 1;
+                if !context.is_slow() {
+                    break;
+                }
             }
         }
     }

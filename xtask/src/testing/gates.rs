@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{fuzzing, interrupted, packages, Verdict};
+use super::{failpoints, fuzzing, interrupted, packages, Verdict};
 use crate::command_line::CommandLine;
 use crate::kbuild::{self, Mode};
 use crate::sysroot::Sysroot;
-use crate::{fleet, host, modules, places};
+use crate::{fleet, host, modules, places, product};
 
 /// Folders with files that Cargo does not format, because they are in no package of the workspace.
 const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "failpoint", "payload", "fuzz"];
@@ -123,6 +123,13 @@ pub fn kernel_side(
     let specs = modules::all()?;
     if wanted(name) && !specs.is_empty() {
         report(verdict(name, || kbuild::build(&specs, sysroot, Mode::Clippy).map(|_| ())));
+    }
+    let name = "releases have no failpoints";
+    if wanted(name) && !specs.is_empty() {
+        report(verdict(name, || {
+            product::build(sysroot)?;
+            failpoints::check()
+        }));
     }
     let name = "packages say what they need and install where nothing runs";
     if wanted(name) && !specs.is_empty() {

@@ -3,6 +3,7 @@
 
 mod cuts;
 mod documents;
+mod failpoints;
 pub mod fleet;
 pub mod fuzzing;
 pub mod gates;

@@ -23,6 +23,7 @@ pub mod mapper;
 pub mod marked;
 pub mod nbd_client;
 pub mod new_root;
+pub mod oracle;
 pub mod outside;
 pub mod packaged;
 pub mod power;

@@ -7,13 +7,11 @@
 //! | [`files`] | files on a file system, synced, dropped from the cache and read back | the same, through the page cache and the journal |
 //! | [`crowd`] | many writers with one request each, read back; held, they take every tag | errors, data that is not what was written |
 //! | [`flushes`] | small writes, each flushed and read back | errors, flushes that hang, data that is not what was written |
-//! | [`durable`] | rounds of writes that end with a flush | after a power cut: what was flushed and is not there |
 //! | [`synced`] | files and logs that are synced | after a power cut: what was synced and is not there |
 //! | [`node`] | a raw device and a file system of a node, until somebody wants it to stop | what [`fio`] and [`files`] notice |
 //! | [`probe`] | small reads, one after the other | how long nothing came back |
 
 pub mod crowd;
-pub mod durable;
 pub mod files;
 pub mod fio;
 pub mod flushes;

@@ -6,7 +6,7 @@
 //! whoever knows the seed and the last round that was synced knows each file, and the log up to its record of that round.
 //! The next round may be there in part: its file as a whole or not at all, and some of its record.
 //!
-//! Which round was the last is known from outside and from what there is, as in [`super::durable`]. So each file begins
+//! Which round was the last is known from outside and from what there is. So each file begins
 //! with its round.
 
 use std::fs::{self, File};

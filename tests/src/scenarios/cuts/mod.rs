@@ -25,6 +25,7 @@ use atomctl::report::Mode;
 use super::Context;
 use crate::load::rounds::Rounds;
 use crate::marked::Marked;
+use crate::oracle::cut::Told;
 use crate::power::{self, Marks, Moment, Wish};
 use crate::site::Site;
 use crate::{composed, outside, queue, random, wait};
@@ -37,6 +38,7 @@ const FIRST_VERSION: &str = "2.0.0";
 /// What notes begin with: about the seed, about a round of a writer, about what all boots together have seen.
 const SEED: &str = "seed";
 const DURABLE: &str = "durable";
+const ORACLE: &str = "oracle";
 const SO_FAR: &str = "so far";
 
 /// What the other scenarios stand on.
@@ -157,18 +159,24 @@ struct Noted {
     seen: Seen,
     /// By load and writer, the last round.
     last: BTreeMap<(String, u64), u64>,
+    /// By load of the oracle, what was told of its lanes.
+    told: BTreeMap<String, Vec<Told>>,
 }
 
 impl Noted {
     fn read(notes: &[String]) -> Result<Self> {
         let (mut seed, mut seen) = (None, Seen::default());
         let mut last = BTreeMap::new();
+        let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
         for note in notes {
             let words: Vec<&str> = note.split(' ').collect();
             match words.as_slice() {
                 [SEED, number] => seed = Some(number.parse()?),
                 [DURABLE, load, writer, round] => {
                     last.insert(((*load).to_owned(), writer.parse()?), round.parse()?);
+                }
+                [ORACLE, load, rest @ ..] => {
+                    told.entry((*load).to_owned()).or_default().push(rest.join(" ").parse()?);
                 }
                 ["so", "far", rounds, newer] => {
                     seen = Seen { rounds: rounds.parse()?, newer: newer.parse()? };
@@ -177,7 +185,7 @@ impl Noted {
                 _ => bail!("nobody understands the note {note:?}"),
             }
         }
-        Ok(Self { seed: seed.context("no seed was noted")?, seen, last })
+        Ok(Self { seed: seed.context("no seed was noted")?, seen, last, told })
     }
 
     /// For each writer of a load the last round.
@@ -204,6 +212,11 @@ fn seed(context: &Context, boot: u32) -> Result<u64> {
     let seed = random::seed()?.wrapping_add(u64::from(boot));
     context.note(&format!("{SEED} {seed}"));
     Ok(seed)
+}
+
+/// Notes what is told of the oracle's lanes.
+fn telling(load: &'static str) -> impl Fn(Told) + Send + Sync + 'static {
+    move |told| println!("{}{ORACLE} {load} {told}", power::NOTE)
 }
 
 /// Notes each round of a load.

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Raw volumes: one over the disks of the machine beside one over the network.
 
-use anyhow::{ensure, Result};
+use anyhow::{Context as _, Result};
 use atom_payload::spec::Layout;
 
-use super::{noting, seed, Noted, Plan, FIRST_VERSION};
+use super::{seed, telling, Noted, Plan, FIRST_VERSION};
 use crate::composed::{self, stripe, Target, Volume};
-use crate::load::durable;
+use crate::oracle::cut::{Run, REGION};
+use crate::oracle::device::{Device, Promise};
+use crate::oracle::load::volume_name;
 use crate::outside;
 use crate::power;
+use crate::queue;
 use crate::scenarios::Context;
 use crate::site::Site;
 
-/// Writers on each volume.
-const WRITERS: u64 = 3;
+/// Lanes of the oracle on each volume.
+const LANES: u64 = 4;
 /// The volumes: over the disks and over the network.
 const NAMES: [&str; 2] = ["disks", "network"];
 
@@ -25,10 +28,13 @@ pub fn what_was_flushed_outlives_power_cuts(context: &mut Context) -> Result<()>
     if let Some(before) = boot.checked_sub(1) {
         context.step("what was flushed before the cut");
         let mut theirs = Noted::read(&power::notes()?)?;
-        for volume in volumes(&site, &server, before)? {
-            let flushed = theirs.of(&volume.name, WRITERS)?;
-            let newer = durable::verify(&volume.device, theirs.seed, &flushed)?;
-            theirs.add(&flushed, newer);
+        for (volume, index) in volumes(&site, &server, before)?.iter().zip(0..) {
+            let (run, device) = run(volume, theirs.seed, before, index)?;
+            let told = theirs.told.get(&volume.name).context("nothing was told")?;
+            let seen = run.verify(&device, told).with_context(|| volume.name.clone())?;
+            theirs.seen.rounds += seen.steps;
+            theirs.seen.newer += seen.proven_by_the_disk;
+            drop(device);
             site.destroy(&volume.name)?;
         }
         noted = Some(theirs);
@@ -44,11 +50,21 @@ pub fn what_was_flushed_outlives_power_cuts(context: &mut Context) -> Result<()>
     }
     let seed = seed(context, boot)?;
     let mut loads = Vec::new();
-    for (volume, name) in volumes(&site, &server, boot)?.iter().zip(NAMES) {
-        ensure!(volume.bytes >= durable::bytes(WRITERS), "{volume:?}");
-        loads.push(durable::start(&volume.device, seed, WRITERS, noting(name))?);
+    for ((volume, name), index) in volumes(&site, &server, boot)?.iter().zip(NAMES).zip(0..) {
+        let (run, device) = run(volume, seed, boot, index)?;
+        loads.push(run.start(device, telling(name))?);
     }
     Plan { boot }.until_the_cut(context, &site, &mut loads)
+}
+
+/// The oracle's run of a boot on a volume.
+fn run(volume: &Volume, seed: u64, boot: u32, index: u64) -> Result<(Run, Device)> {
+    let name = volume_name(&[seed, index]);
+    let block = queue::limit(&volume.device, "logical_block_size")?;
+    let promise = Promise { discard_zeroes: false, blank: false };
+    let device = Device::open(&volume.device, name, LANES * REGION * block, promise)?;
+    let run = Run { seed: seed.wrapping_add(index), lanes: LANES, generation: boot.into() };
+    Ok((run, device))
 }
 
 /// The volumes of a boot: the same disks, one time striped and one time one behind the other, and the server's over one

@@ -21,6 +21,7 @@ pub mod link;
 pub mod load;
 pub mod mapper;
 pub mod marked;
+pub mod matrix;
 pub mod nbd_client;
 pub mod new_root;
 pub mod oracle;

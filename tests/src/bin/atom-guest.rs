@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{bench, demo, greedy, load, scenarios};
+use atom_tests::{bench, demo, greedy, load, matrix, scenarios};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | kernel-log";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | kernel-log";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -57,6 +57,15 @@ fn run() -> Result<bool> {
         ["load", device, folder, stop] => {
             let seen = load::node::run(device, folder.as_ref(), stop.as_ref())?;
             println!("{}", serde_json::to_string(&seen)?);
+        }
+        // The faults that the modules have, and cells: a file with one in each line.
+        ["matrix", "points"] => {
+            println!("{}", serde_json::to_string(&matrix::stage::Stage::start()?.faults()?)?);
+        }
+        ["matrix", cells] => {
+            let text = std::fs::read_to_string(cells).with_context(|| (*cells).to_owned())?;
+            let cells = text.lines().map(str::parse).collect::<Result<Vec<_>>>()?;
+            matrix::run::run_all(&mut matrix::stage::Stage::start()?, &cells)?;
         }
         // What scenarios with little memory run several of.
         ["greedy", mib] => greedy::run(mib.parse()?)?,

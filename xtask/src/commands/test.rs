@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use atom_tests::matrix::plan::Shard;
 use atom_tests::scenarios::{Description, Tools};
 
 use crate::sysroot::{Sysroot, Target};
-use crate::testing::{fleet, gates, scenario, streams, Verdict};
+use crate::testing::{fleet, gates, matrix, scenario, streams, Verdict};
 use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
@@ -42,6 +43,15 @@ pub struct Args {
     /// sixteen devices instead of ten.
     #[arg(long)]
     slow: bool,
+    /// Only the matrix of faults: a covering of pairs, or every cell. What ran and what did not is in target/matrix/report.md.
+    #[arg(long, value_name = "EXTENT", conflicts_with_all = ["filter", "host_only", "list"])]
+    matrix: Option<matrix::Extent>,
+    /// With --matrix: only the I-th of N parts.
+    #[arg(long, value_name = "I/N", requires = "matrix")]
+    shard: Option<Shard>,
+    /// With --matrix: go on where the last run has ended.
+    #[arg(long, requires = "matrix")]
+    resume: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -68,6 +78,13 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         verdict.show();
         verdicts.push(verdict);
     };
+    if let Some(extent) = args.matrix {
+        let sysroot = Sysroot::open(target)?;
+        programs::build()?;
+        let wish = matrix::Wish { extent, shard: args.shard, resume: args.resume };
+        report(matrix::run(&sysroot, &product::guest(&sysroot)?, &wish));
+        return print(args, &verdicts);
+    }
     if !args.vm_only {
         gates::host_side(|name| args.wants(name), &mut report)?;
     }
@@ -79,6 +96,11 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         }
         scenarios(args, &sysroot, &mut report)?;
     }
+    print(args, &verdicts)
+}
+
+/// Prints what became of all of them.
+fn print(args: &Args, verdicts: &[Verdict]) -> Result<ExitCode> {
     let failed = verdicts.iter().filter(|v| !v.passed).count();
     let passed = verdicts.len() - failed;
     if verdicts.is_empty() {
@@ -109,7 +131,8 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     let all = args.slow || args.filter.is_some();
     wanted.retain(|description| args.wants(&description.name) && (all || !description.only_slow));
     let fleet = args.wants(fleet::NAME);
-    if wanted.is_empty() && !fleet {
+    let matrix = args.wants(matrix::NAME);
+    if wanted.is_empty() && !fleet && !matrix {
         return Ok(());
     }
     let mut initramfs = product::guest(sysroot)?;
@@ -119,6 +142,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     }
     let carry_out = |job: Job| match job {
         Job::Scenario(one) => scenario::run(sysroot, &initramfs, one, args.slow),
+        Job::Matrix => matrix::run(sysroot, &initramfs, &matrix::Wish::USUAL),
         Job::Fleet => fleet::run(sysroot, args.slow),
     };
     let jobs = args.jobs.unwrap_or_else(streams::usual);
@@ -127,8 +151,9 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
         if args.repeat > 1 {
             eprintln!("round {round} of {}", args.repeat);
         }
-        // The longest one, in guests of its own, comes last, when the others leave it the machine.
-        let all = wanted.iter().map(Job::Scenario).chain(fleet.then_some(Job::Fleet));
+        // The longest ones come last: the matrix, and the fleet in guests of its own, when the others leave it the machine.
+        let longest = [matrix.then_some(Job::Matrix), fleet.then_some(Job::Fleet)];
+        let all = wanted.iter().map(Job::Scenario).chain(longest.into_iter().flatten());
         streams::run(all, jobs, carry_out, &mut report);
     }
     Ok(())
@@ -137,6 +162,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
 /// What is run in a guest, or in several.
 enum Job<'a> {
     Scenario(&'a Description),
+    Matrix,
     Fleet,
 }
 
@@ -152,6 +178,9 @@ fn list(args: &Args) -> Result<()> {
     }
     for scenario in all {
         println!("{}\n    {}", scenario.name, scenario.what);
+    }
+    if args.wants(matrix::NAME) {
+        println!("{}\n    {}", matrix::NAME, matrix::WHAT);
     }
     if args.wants(fleet::NAME) {
         println!("{}\n    {}", fleet::NAME, fleet::WHAT);

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod fuzzing;
 pub mod gates;
 mod interrupted;
+pub mod matrix;
 mod packages;
 pub mod scenario;
 pub mod streams;

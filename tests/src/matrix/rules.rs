@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Which combinations cannot be, and why.
+
+use super::axes::{Cell, Load, Volume, Way};
+
+/// Why a combination is left out.
+pub struct Rule {
+    /// Its name, in the table.
+    pub name: &'static str,
+    /// Why, for people.
+    pub why: &'static str,
+    applies: fn(&Cell) -> bool,
+}
+
+/// All of them. The first that applies is the reason.
+pub const ALL: &[Rule] = &[
+    Rule {
+        name: "no server",
+        why: "only a volume over an NBD server has connections, and a server that dies",
+        applies: |cell| {
+            cell.volume != Volume::Nbd
+                && (at(cell, "payload.nbd") || at(cell, "world.server"))
+        },
+    },
+    Rule {
+        name: "no targets",
+        why: "a volume in memory has no targets",
+        applies: |cell| cell.volume == Volume::Ram && at(cell, "payload.target"),
+    },
+    Rule {
+        name: "no page",
+        why: "only a volume in memory has pages of its own",
+        applies: |cell| cell.volume != Volume::Ram && at(cell, "payload.queue.page"),
+    },
+    Rule {
+        name: "nothing owed",
+        why: "requests are taken back and explained only where they do not end: at a server that stands still, under load",
+        applies: |cell| {
+            needs_a_stall(cell) && (cell.volume != Volume::Nbd || cell.load == Load::Idle)
+        },
+    },
+    Rule {
+        name: "no request",
+        why: "without load no request comes to the point",
+        applies: |cell| {
+            cell.load == Load::Idle
+                && (at(cell, "payload.queue") || at(cell, "atom.dispatch") || at(cell, "payload.nbd.send") || at(cell, "payload.nbd.receive"))
+        },
+    },
+    Rule {
+        name: "comes in the pause",
+        why: "in a cold upgrade the candidate is loaded within the pause, and its points cannot be set before",
+        applies: |cell| cell.way == Way::Cold && cell.fault.is_of_candidate(),
+    },
+    Rule {
+        name: "nothing beside",
+        why: "in a cold upgrade there is no candidate beside the live payload that could be let go of",
+        applies: |cell| {
+            cell.way == Way::Cold
+                && (at(cell, "atom.undo") || at(cell, "payload.thaw") || at(cell, "atom.release"))
+        },
+    },
+];
+
+fn at(cell: &Cell, begin: &str) -> bool {
+    cell.fault.point.starts_with(begin)
+}
+
+/// Whether the point is met only at the deadline of a drain.
+pub fn needs_a_stall(cell: &Cell) -> bool {
+    ["atom.drain.revoke", "payload.revoke", "payload.explain"].iter().any(|begin| at(cell, begin))
+}
+
+/// Whether the point is met only on the way back.
+pub fn needs_the_way_back(cell: &Cell) -> bool {
+    cell.fault.step() == "undo"
+}
+
+/// Whether the point is met when a volume comes or goes.
+pub fn needs_a_volume_to_come(cell: &Cell) -> bool {
+    matches!(cell.fault.step(), "command" | "keep" | "checkpoint")
+        || at(cell, "payload.nbd.connect")
+        || at(cell, "payload.nbd.preserve")
+}
+
+/// Whether a dead payload or a dead task is what the fault wants, so that no other cell can follow in this boot.
+pub fn ends_the_boot(cell: &Cell) -> bool {
+    cell.fault.kind == "oops"
+}
+
+/// The rule by which a cell cannot be.
+pub fn impossible(cell: &Cell) -> Option<&'static Rule> {
+    ALL.iter().find(|rule| (rule.applies)(cell))
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! One cell: load, fault, upgrade, what must hold, retry, what must hold.
+
+use std::io::Write;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context as _, Result};
+use atom_abi::lifecycle::Place;
+use atomctl::node::Node;
+
+use super::axes::{Cell, Fault, Volume, Way};
+use super::judge;
+use super::points;
+use super::report::Ran;
+use super::rules;
+use super::stage::{Stage, NAME};
+use super::tool::{self, Ended, Tool};
+use super::workload::Workload;
+use super::world::Trouble;
+use crate::pressure;
+use crate::random::Random;
+use crate::wait;
+
+/// The deadline of the drain in the upgrade with the fault.
+const DEADLINE: &str = "2s";
+/// How long somebody hangs until it is let go of: longer than the deadline, so that Atom goes back before.
+const HANGS: Duration = Duration::from_secs(4);
+/// How long the upgrade with the fault may take in all.
+const LIMIT: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A cell that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(150);
+
+/// What was seen of a cell.
+#[derive(Default)]
+struct Seen {
+    outcome: Option<String>,
+    pause_us: Option<u64>,
+    met: bool,
+}
+
+/// Runs cells until one fails, or leaves the machine as its fault wants it, and prints a line for each.
+pub fn run_all(stage: &mut Stage, cells: &[Cell]) -> Result<()> {
+    for cell in cells {
+        let ran = run(stage, cell)?;
+        show(&ran)?;
+        if !ran.passed || rules::ends_the_boot(cell) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn show(ran: &Ran) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(ran)?)?;
+    Ok(stdout.flush()?)
+}
+
+/// Runs a cell. When it hangs its line is printed, and this process ends.
+fn run(stage: &mut Stage, cell: &Cell) -> Result<Ran> {
+    let begun = Instant::now();
+    eprintln!("step: cell {cell}");
+    let mut ran = Ran {
+        schema: Ran::SCHEMA.to_owned(),
+        cell: cell.to_string(),
+        passed: false,
+        met: false,
+        outcome: None,
+        pause_us: None,
+        why: Some(format!("it hangs: nothing for {LONGEST:?}")),
+        seconds: LONGEST.as_secs_f64(),
+    };
+    let (done, is_done) = channel::<()>();
+    let hung = ran.clone();
+    let guard = std::thread::spawn(move || {
+        if is_done.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            let _ = show(&hung);
+            std::process::exit(1);
+        }
+    });
+    let mut seen = Seen::default();
+    let result = carry_out(stage, cell, &mut seen);
+    let result = result.and_then(|()| {
+        let complaints = stage.complaints(cell)?;
+        ensure!(complaints.is_empty(), "the kernel complains: {}", complaints.join("; "));
+        Ok(())
+    });
+    drop(done);
+    guard.join().map_err(|_| anyhow::anyhow!("the guard panicked"))?;
+    ran.met = seen.met;
+    ran.outcome = seen.outcome;
+    ran.pause_us = seen.pause_us;
+    ran.passed = result.is_ok();
+    ran.why = result.err().map(|error| format!("{error:#}"));
+    ran.seconds = begun.elapsed().as_secs_f64();
+    Ok(ran)
+}
+
+fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
+    let (from, to) = Stage::versions(cell.direction);
+    stage.serve(from).context("before the cell")?;
+    let before = stage.there()?;
+    let device = stage.volume(cell.volume, NAME)?;
+    let seed = Random::mixed(&cell.to_string().bytes().map(u64::from).collect::<Vec<_>>()).number();
+    let mut load = Workload::start(cell, &device, seed).context("the load before the upgrade")?;
+    let known = tool::newest(&tool::history()?);
+
+    step("the upgrade");
+    let armed = Armed::new(stage, cell)?;
+    let trouble = Trouble::begin(stage, cell, &device)?;
+    if rules::needs_a_stall(cell) {
+        stage.server.freeze()?;
+    }
+    load.next_generation();
+    let ended = upgrade(stage, cell, &armed, &trouble, seen);
+    trouble.ease(stage, cell)?;
+    if rules::needs_a_stall(cell) {
+        stage.server.go_on()?;
+    }
+    let ended = ended?;
+    seen.met |= armed.met();
+    seen.outcome = Some(ended.outcome().unwrap_or("killed").to_owned());
+    seen.pause_us = ended.document["pause_us"].as_u64();
+    stage.disarm()?;
+
+    step("what serves");
+    let is_dead = judge::serves(stage, cell, &ended).context("after the upgrade")?;
+    judge::journal(stage, known, &ended, from, to).context("the journal")?;
+    seen.met |= trouble.end()?;
+    load.next_generation();
+    load.flows().context("after the upgrade")?;
+
+    if stage.site.live()? != to && !is_dead {
+        step("a retry");
+        judge::retry(stage, cell, to).context("the retry")?;
+        load.flows().context("after the retry")?;
+    }
+    step("what was written");
+    load.stop()?;
+    if rules::ends_the_boot(cell) {
+        return Ok(());
+    }
+    stage.site.destroy(NAME)?;
+    stage.tidy()?;
+    wait::until("everything is as before", PATIENCE, || Ok(stage.there()? == before))
+        .with_context(|| format!("{before:?} became {:?}", stage.there()))?;
+    stage.passed()
+}
+
+fn step(what: &str) {
+    eprintln!("step:   {what}");
+}
+
+/// The failpoints that are armed for a cell.
+struct Armed {
+    /// The module of the cell's point, and its name.
+    point: Option<(String, String)>,
+}
+
+impl Armed {
+    fn new(stage: &Stage, cell: &Cell) -> Result<Self> {
+        let (from, to) = Stage::versions(cell.direction);
+        let module = |version: &str| format!("payload_{}", version.replace('.', "_"));
+        let of = |fault: &Fault| match fault.module() {
+            Some("payload") if fault.is_of_candidate() => module(to),
+            Some("payload") => module(from),
+            Some(module) => module.to_owned(),
+            None => String::new(),
+        };
+        let Some(_) = cell.fault.module() else { return Ok(Self { point: None }) };
+        let mut faults = vec![cell.fault.clone()];
+        if cell.fault.point.starts_with("atom.watch") {
+            faults.push(Fault::new("payload.adopt.begin", "hang"));
+        } else if rules::needs_the_way_back(cell) {
+            faults.push(Fault::new("atom.switch.adopt", "error"));
+        }
+        if cell.way == Way::Warm && faults.iter().any(Fault::is_of_candidate) {
+            stage.site.insert(&stage.site.file(to))?;
+        }
+        for fault in faults.iter().rev() {
+            points::tell(&of(fault), &points::line(fault))?;
+        }
+        let armed = Self { point: Some((of(&cell.fault), cell.fault.point.clone())) };
+        if rules::needs_a_volume_to_come(cell) {
+            armed.come_and_go(stage, cell)?;
+        }
+        Ok(armed)
+    }
+
+    /// A second volume comes and goes, or does not come.
+    fn come_and_go(&self, stage: &Stage, cell: &Cell) -> Result<()> {
+        let (stop, stopped) = channel::<()>();
+        let point = self.point.clone();
+        let watch = std::thread::spawn(move || {
+            if stopped.recv_timeout(HANGS / 4) == Err(RecvTimeoutError::Timeout) {
+                let _ =
+                    point.map(|(module, name)| points::tell(&module, &format!("{name} release")));
+            }
+        });
+        let other = match cell.volume {
+            // The disks are in use.
+            Volume::Linear | Volume::Stripe => Volume::Ram,
+            other => other,
+        };
+        // With the fault it may be refused.
+        if stage.volume(other, "other").is_ok() {
+            let _ = stage.site.destroy("other");
+        }
+        drop(stop);
+        watch.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        // A removal that was refused is asked for again.
+        let names = atomctl::volume::list(stage.site.node().control())?;
+        if names.iter().any(|entry| entry.name == "other") {
+            stage.site.destroy("other")?;
+        }
+        Ok(())
+    }
+
+    fn met(&self) -> bool {
+        self.point.as_ref().is_some_and(|(module, name)| points::hits(module, name) > 0)
+    }
+}
+
+/// The upgrade with the fault.
+fn upgrade(
+    stage: &mut Stage,
+    cell: &Cell,
+    armed: &Armed,
+    trouble: &Trouble,
+    seen: &mut Seen,
+) -> Result<Ended> {
+    let (_, to) = Stage::versions(cell.direction);
+    let file = stage.file(to);
+    let mut args = vec!["upgrade", "--deadline", DEADLINE];
+    if cell.way == Way::Cold {
+        args.push("--cold");
+    }
+    if rules::needs_a_stall(cell) {
+        args.extend(["--at-deadline", "reissue"]);
+    }
+    args.push(&file);
+    let folders = [stage.folder];
+    let pressed =
+        cell.load == super::axes::Load::Pressure && std::path::Path::new(pressure::GROUP).exists();
+    let events = stage.site.node().status()?.events;
+    let mut tool = Tool::start("atomctl-cell", &folders, &args, pressed)?;
+    trouble.meanwhile(stage, cell)?;
+    match cell.fault.point.as_str() {
+        "world.tool.running" => {
+            until(stage, &mut tool, |stage| Ok(stage.site.node().status()?.events != events))?;
+            let second = tool::run(&folders, &["upgrade", "--deadline", DEADLINE, &file])?;
+            // It came too late when the first had ended.
+            seen.met = second.outcome().is_none_or(|word| word == "refused");
+        }
+        "world.tool.start" => seen.met = kill(&mut tool)?,
+        "world.tool.inserted" => {
+            until(stage, &mut tool, |stage| Ok(stage.site.node().status()?.payloads != 1))?;
+            seen.met = kill(&mut tool)?;
+        }
+        "world.tool.held" => {
+            until(stage, &mut tool, |stage| {
+                Ok(stage.site.node().status()?.place != Place::Live.code())
+            })?;
+            seen.met = kill(&mut tool)?;
+        }
+        "world.tool.switched" => {
+            let live = stage.site.node().status()?.live;
+            until(stage, &mut tool, |stage| {
+                let status = stage.site.node().status()?;
+                Ok(status.live != live && status.live != 0)
+            })?;
+            seen.met = kill(&mut tool)?;
+        }
+        "world.nothing" => seen.met = true,
+        _ => {}
+    }
+    let mut hangs: Option<Instant> = None;
+    wait::until("the upgrade ends", LIMIT, || {
+        if let Some((module, name)) = &armed.point {
+            let list = points::list(module).unwrap_or_default();
+            if let Some(point) = list.iter().find(|point| point.name == *name) {
+                seen.met |= point.hit > 0;
+                if point.waiting > 0 && hangs.get_or_insert_with(Instant::now).elapsed() > HANGS {
+                    points::tell(module, &format!("{name} release"))?;
+                }
+            }
+        }
+        Ok(!tool.runs()?)
+    })?;
+    if cell.fault.point.starts_with("atom.watch") {
+        stage.disarm()?;
+    }
+    tool.end(LIMIT)
+}
+
+/// Waits for something, or for the tool's end.
+fn until(stage: &Stage, tool: &mut Tool, holds: impl Fn(&Stage) -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    // No sleep: what is waited for lasts a millisecond.
+    while tool.runs()? && !holds(stage)? {
+        ensure!(begun.elapsed() < PATIENCE, "neither an event nor an end of the tool");
+    }
+    Ok(())
+}
+
+/// Kills the tool, and says whether it was still there.
+fn kill(tool: &mut Tool) -> Result<bool> {
+    let runs = tool.runs()?;
+    if runs {
+        tool.kill()?;
+    }
+    Ok(runs)
+}

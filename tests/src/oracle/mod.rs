@@ -10,7 +10,7 @@
 //!
 //! **What a read may return.** What an operation left that was issued before the read ended, unless a settled operation
 //! follows it that was acknowledged before the read was issued. So a write in flight may be seen or not, and what was
-//! acknowledged must be seen.
+//! acknowledged must be seen. Beside a write in flight a read may return some bytes of one and some of the other.
 //!
 //! **What outlives the power.** A write is *durable* once it was acknowledged with FUA, or a flush was acknowledged that was
 //! issued after the write's acknowledgement. After a cut a unit may have what any operation left that was ever issued, unless a

@@ -217,6 +217,28 @@ fn writes_that_are_in_flight_together_land_in_any_order_and_what_was_acknowledge
 }
 
 #[test]
+fn a_read_beside_a_write_may_end_in_the_middle_of_a_sector_and_has_no_byte_of_its_own() {
+    let mut bench = Bench::new(0, TERMS, Defect::None);
+    let unit = Extent { start: 0, count: 1 };
+    bench.whole(WRITE, 0, 1);
+    let mut mixed = bench.disk.read(unit);
+    bench.issue(WRITE, unit);
+    let (ticket, _, pending) = bench.flying.remove(0);
+    let rules = |model: &mut Model, data: &[u8]| -> Vec<Rule> {
+        let read = model.read(unit);
+        model.judge(read, data).iter().map(|finding| finding.rule).collect()
+    };
+    bench.disk.finish(pending, &mut bench.random);
+    mixed[..100].copy_from_slice(&bench.disk.read(unit)[..100]);
+    assert_eq!(rules(&mut bench.model, &mixed), [], "the write is under way");
+    let mut wrong = mixed.clone();
+    wrong[300] ^= 1;
+    assert_eq!(rules(&mut bench.model, &wrong), [Rule::Garbage]);
+    bench.model.acknowledge(ticket);
+    assert_eq!(rules(&mut bench.model, &mixed), [Rule::Garbage], "it has ended");
+}
+
+#[test]
 fn a_lost_write_is_told_from_one_that_came_back() {
     let mut bench = Bench::new(0, TERMS, Defect::None);
     bench.whole(WRITE, 0, 1);

@@ -133,6 +133,13 @@ impl Unit {
             found: shown(&contents, bytes),
             wanted: self.wanted(view),
         };
+        if contents.contains(&Content::Garbage) && self.is_in_flight(view) {
+            let newest = self.ops.iter().copied().filter(|at| self.is_allowed(*at, view)).max();
+            return match newest.filter(|_| self.is_mixed(first, bytes, view)) {
+                Some(number) => Ok(number),
+                None => Err(finding(Rule::Garbage)),
+            };
+        }
         let mut sources = Vec::new();
         for (sector, content) in (first..).zip(&contents) {
             sources.push(self.sources(content, sector, view).map_err(finding)?);
@@ -160,6 +167,30 @@ impl Unit {
         }
         let of_first = sources.first().map(Vec::as_slice).unwrap_or_default();
         Err(finding(self.rule(&contents, of_first, view)))
+    }
+
+    /// Whether each byte is of something that is allowed: memory is copied byte by byte, and a read beside a write may see
+    /// a part of a sector.
+    fn is_mixed(&self, first: u64, bytes: &[u8], view: &View<'_>) -> bool {
+        let mut left = vec![false; bytes.len()];
+        for number in self.ops.iter().filter(|number| self.is_allowed(**number, view)) {
+            let op = &view.table[*number as usize];
+            let mut theirs = vec![0; bytes.len()];
+            if op.kind == Kind::Unknown {
+                return true;
+            }
+            if matches!(op.kind, Kind::Write { .. }) {
+                let (volume, sequence, generation) =
+                    (view.terms.volume, op.sequence, op.generation);
+                for (sector, place) in (first..).zip(theirs.chunks_mut(SECTOR)) {
+                    Stamp { volume, sector, sequence, generation }.write(place);
+                }
+            }
+            for ((left, theirs), byte) in left.iter_mut().zip(&theirs).zip(bytes) {
+                *left |= theirs == byte;
+            }
+        }
+        left.iter().all(|explained| *explained)
     }
 
     /// Whether a write to it was in flight during the read.

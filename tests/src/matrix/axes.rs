@@ -171,10 +171,10 @@ impl Fault {
         const CANDIDATE: &[&str] = &[
             "payload.prepare",
             "payload.unprepare",
-            "payload.image_bytes",
             "payload.adopt",
             "payload.resume",
             "payload.target",
+            "payload.nbd.restore",
         ];
         CANDIDATE.iter().any(|begin| self.point.starts_with(begin))
     }

@@ -12,14 +12,11 @@ use super::rules::{self, Rule};
 use crate::random::Random;
 
 /// The pairs of axes that the pruned matrix covers. With steps and kinds against each other every way to fail is met in every
-/// step; the loads and the volumes meet every kind of fault, but not every step.
+/// step.
 const PAIRS: &[(&str, &str)] = &[
     ("step", "kind"),
     ("step", "way"),
-    ("step", "direction"),
-    ("kind", "load"),
     ("kind", "way"),
-    ("kind", "volume"),
     ("load", "way"),
     ("load", "direction"),
     ("load", "volume"),
@@ -27,6 +24,10 @@ const PAIRS: &[(&str, &str)] = &[
     ("way", "volume"),
     ("direction", "volume"),
 ];
+
+/// The pairs that it covers besides of failpoints. What the world does it does once in each way.
+const PAIRS_OF_POINTS: &[(&str, &str)] =
+    &[("step", "direction"), ("kind", "load"), ("kind", "volume")];
 
 /// A combination, possible or not.
 pub enum Place {
@@ -76,7 +77,11 @@ impl Covered for Cell {
         let values = self.values();
         let value =
             |axis: &str| values.iter().find(|(name, _)| *name == axis).map(|(_, word)| *word);
-        let pairs = PAIRS.iter().map(|(one, two)| number(&(one, value(one), two, value(two))));
+        let of_points = self.fault.module().map_or(&[][..], |_| PAIRS_OF_POINTS);
+        let pairs = PAIRS
+            .iter()
+            .chain(of_points)
+            .map(|(one, two)| number(&(one, value(one), two, value(two))));
         pairs.chain([number(&self.fault.point.as_str())]).collect()
     }
 

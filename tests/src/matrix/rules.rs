@@ -12,6 +12,10 @@ pub struct Rule {
     applies: fn(&Cell) -> bool,
 }
 
+/// Points to which only a request comes.
+const NEED_A_REQUEST: &[&str] =
+    &["payload.queue", "atom.dispatch", "payload.nbd.send", "payload.nbd.receive"];
+
 /// All of them. The first that applies is the reason.
 pub const ALL: &[Rule] = &[
     Rule {
@@ -34,7 +38,7 @@ pub const ALL: &[Rule] = &[
     },
     Rule {
         name: "nothing owed",
-        why: "requests are taken back and explained only where they do not end: at a server that stands still, under load",
+        why: "requests are taken back and explained where they do not end: at a server that stands still",
         applies: |cell| {
             needs_a_stall(cell) && (cell.volume != Volume::Nbd || cell.load == Load::Idle)
         },
@@ -44,8 +48,13 @@ pub const ALL: &[Rule] = &[
         why: "without load no request comes to the point",
         applies: |cell| {
             cell.load == Load::Idle
-                && (at(cell, "payload.queue") || at(cell, "atom.dispatch") || at(cell, "payload.nbd.send") || at(cell, "payload.nbd.receive"))
+                && NEED_A_REQUEST.iter().any(|begin| at(cell, begin))
         },
+    },
+    Rule {
+        name: "kills the load",
+        why: "it ends the task that issues the request, which is the load; a scenario of its own shows it",
+        applies: |cell| at(cell, "payload.queue") && cell.fault.kind == "oops",
     },
     Rule {
         name: "comes in the pause",
@@ -57,7 +66,7 @@ pub const ALL: &[Rule] = &[
         why: "in a cold upgrade there is no candidate beside the live payload that could be let go of",
         applies: |cell| {
             cell.way == Way::Cold
-                && (at(cell, "atom.undo") || at(cell, "payload.thaw") || at(cell, "atom.release"))
+                && (at(cell, "atom.undo") || at(cell, "atom.watch") || at(cell, "payload.thaw") || at(cell, "atom.release"))
         },
     },
 ];

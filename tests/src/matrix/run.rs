@@ -18,6 +18,7 @@ use super::stage::{Stage, NAME};
 use super::tool::{self, Ended, Tool};
 use super::workload::Workload;
 use super::world::Trouble;
+use crate::failpoint;
 use crate::pressure;
 use crate::random::Random;
 use crate::wait;
@@ -180,7 +181,7 @@ impl Armed {
             stage.site.insert(&stage.site.file(to))?;
         }
         for fault in faults.iter().rev() {
-            points::tell(&of(fault), &points::line(fault))?;
+            points::arm(&of(fault), fault)?;
         }
         let armed = Self { point: Some((of(&cell.fault), cell.fault.point.clone())) };
         if rules::needs_a_volume_to_come(cell) {
@@ -195,8 +196,7 @@ impl Armed {
         let point = self.point.clone();
         let watch = std::thread::spawn(move || {
             if stopped.recv_timeout(HANGS / 4) == Err(RecvTimeoutError::Timeout) {
-                let _ =
-                    point.map(|(module, name)| points::tell(&module, &format!("{name} release")));
+                let _ = point.map(|(module, name)| failpoint::release(&module, &name));
             }
         });
         let other = match cell.volume {
@@ -279,11 +279,11 @@ fn upgrade(
     let mut hangs: Option<Instant> = None;
     wait::until("the upgrade ends", LIMIT, || {
         if let Some((module, name)) = &armed.point {
-            let list = points::list(module).unwrap_or_default();
-            if let Some(point) = list.iter().find(|point| point.name == *name) {
+            // The module may be gone.
+            if let Ok(point) = failpoint::find(module, name) {
                 seen.met |= point.hit > 0;
                 if point.waiting > 0 && hangs.get_or_insert_with(Instant::now).elapsed() > HANGS {
-                    points::tell(module, &format!("{name} release"))?;
+                    failpoint::release(module, name)?;
                 }
             }
         }

@@ -16,13 +16,12 @@ use atomctl::report::Mode;
 use super::axes::{Cell, Direction, Fault, Volume};
 use super::points;
 use crate::composed::{self, stripe, Target};
+use crate::failpoint;
 use crate::guest::kmsg;
 use crate::kernel_log;
 use crate::server::{self, At, Server};
-use crate::site::{Site, Spec, MODULES};
+use crate::site::{Site, Spec};
 
-/// Where modules with failpoints are, if the tree has them.
-const WITH_POINTS: &str = "/lib/atom/failpoints";
 /// The older and the newer version.
 const VERSIONS: [&str; 2] = ["2.0.0", "2.1.0"];
 /// The volume of a cell.
@@ -30,7 +29,7 @@ pub const NAME: &str = "cell";
 /// Its queues: shorter than the load wants.
 const DEPTH: u16 = 8;
 /// MiB of it.
-const MIB: u64 = 8;
+const MIB: u64 = 16;
 /// Kernel memory in KiB that may be gone with each cell: less than a page for each request of the load.
 const GROWTH_KIB: u64 = 64;
 /// Cells before the first look at the memory.
@@ -60,8 +59,7 @@ pub struct There {
 impl Stage {
     /// Loads everything.
     pub fn start() -> Result<Self> {
-        let folder =
-            if Path::new(WITH_POINTS).join("atom.ko").exists() { WITH_POINTS } else { MODULES };
+        let folder = failpoint::MODULES;
         let site = Site::start(Path::new(folder), VERSIONS[0])?;
         let file = server::file("matrix.img", MIB)?;
         let file = file.display().to_string();
@@ -73,10 +71,8 @@ impl Stage {
     /// The faults that the loaded modules list.
     pub fn faults(&self) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
-        for (module, _) in self.points_of()? {
-            faults.extend(
-                points::list(&module)?.iter().flat_map(|point| point.faults().collect::<Vec<_>>()),
-            );
+        for module in self.points_of()? {
+            faults.extend(points::faults(&module)?);
         }
         faults.sort();
         faults.dedup();
@@ -84,18 +80,18 @@ impl Stage {
     }
 
     /// The modules with failpoints that are loaded.
-    pub fn points_of(&self) -> Result<Vec<(String, u32)>> {
-        let mut modules = vec![("atom".to_owned(), 0)];
+    pub fn points_of(&self) -> Result<Vec<String>> {
+        let mut modules = vec!["atom".to_owned()];
         for payload in self.site.node().payloads()? {
-            modules.push((payload.module.as_str().to_owned(), payload.id));
+            modules.push(payload.module.as_str().to_owned());
         }
-        modules.retain(|(module, _)| points::has(module));
+        modules.retain(|module| points::has(module));
         Ok(modules)
     }
 
     /// No point does anything any more, and nobody hangs.
     pub fn disarm(&self) -> Result<()> {
-        self.points_of()?.iter().try_for_each(|(module, _)| points::tell(module, "off"))
+        self.points_of()?.iter().try_for_each(|module| failpoint::off(module))
     }
 
     /// The versions from which and to which a cell goes.

@@ -7,6 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 use atomctl::report::AttemptState;
 
 use super::axes::{Cell, Way};
+use super::rules;
 use super::stage::Stage;
 use super::tool::{self, Ended};
 use crate::wait;
@@ -14,7 +15,7 @@ use crate::wait;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The old or the new payload serves, as the report says. Where the tool was killed or says that I/O is held, it serves after
-/// `atomctl recover`. Returns whether the payload that was to serve is dead, as an oops leaves it.
+/// `atomctl recover`. Returns whether the payload that was to serve is dead.
 pub fn serves(stage: &Stage, cell: &Cell, ended: &Ended) -> Result<bool> {
     let (from, to) = Stage::versions(cell.direction);
     let said = ended.outcome();
@@ -41,7 +42,7 @@ pub fn serves(stage: &Stage, cell: &Cell, ended: &Ended) -> Result<bool> {
         let warnings = ended.document["warnings"].as_array().map_or(0, Vec::len);
         ensure!(warnings == 0, "nothing was wrong: {:?}", ended.document);
     }
-    if cell.fault.kind == "oops" {
+    if rules::ends_the_boot(cell) {
         return stage.is_dead(to);
     }
     wait::until("nobody hangs in a payload", PATIENCE, || {
@@ -95,12 +96,14 @@ pub fn journal(stage: &Stage, known: u64, ended: &Ended, from: &str, to: &str) -
 
 /// The upgrade once more, without a fault.
 pub fn retry(stage: &Stage, cell: &Cell, to: &str) -> Result<()> {
-    if cell.fault.kind != "oops" {
+    let has_dead = rules::ends_the_boot(cell);
+    if !has_dead {
         stage.tidy()?;
     }
     let file = stage.file(to);
     let mut args = vec!["upgrade", "--deadline", "10s"];
-    if cell.way == Way::Cold {
+    // A dead payload cannot be removed.
+    if cell.way == Way::Cold && !has_dead {
         args.push("--cold");
     }
     args.push(&file);

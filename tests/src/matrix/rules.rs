@@ -92,9 +92,10 @@ pub fn needs_a_volume_to_come(cell: &Cell) -> bool {
         || at(cell, "payload.nbd.preserve")
 }
 
-/// Whether a dead payload or a dead task is what the fault wants, so that no other cell can follow in this boot.
+/// Whether the fault wants a payload or a task that is dead for ever, so that no other cell can follow in this boot. One that
+/// hung in *revoke* may have let go of requests that nobody has taken, and is never called again.
 pub fn ends_the_boot(cell: &Cell) -> bool {
-    cell.fault.kind == "oops"
+    cell.fault.kind == "oops" || cell.fault.kind == "hang" && at(cell, "payload.revoke")
 }
 
 /// The rule by which a cell cannot be.

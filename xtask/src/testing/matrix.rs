@@ -13,6 +13,7 @@ use anyhow::{ensure, Context, Result};
 use atom_tests::matrix::axes::{Cell, Fault};
 use atom_tests::matrix::plan::{self, Shard};
 use atom_tests::matrix::report::{Ran, Report};
+use atom_tests::matrix::rules;
 use atom_tests::scenarios::Tools;
 
 use super::Verdict;
@@ -117,7 +118,7 @@ fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish) -> Result<(R
     eprintln!("{count} cells to run");
     let mut fruitless = 0;
     while !cells.is_empty() {
-        let ran = boot(sysroot, initramfs, &cells, &results)?;
+        let ran = boot(sysroot, initramfs, &cells, &results, all.len())?;
         fruitless = if ran.is_empty() { fruitless + 1 } else { 0 };
         ensure!(
             fruitless < FRUITLESS,
@@ -171,12 +172,13 @@ fn power_on(sysroot: &Sysroot, initramfs: &Initramfs) -> Result<Vm> {
     Vm::boot(sysroot, initramfs, &config)
 }
 
-/// One boot: as many of the cells as it can. Returns what ran.
+/// One boot: as many of the cells as it can. Returns what ran. When something failed, the console is kept under `number`.
 fn boot(
     sysroot: &Sysroot,
     initramfs: &Initramfs,
     cells: &[Cell],
     results: &Path,
+    number: usize,
 ) -> Result<Vec<Ran>> {
     let vm = power_on(sysroot, initramfs)?;
     let text: String = cells.iter().map(|cell| format!("{cell}\n")).collect();
@@ -185,6 +187,8 @@ fn boot(
     let mut steps = OpenOptions::new().create(true).append(true).open(log())?;
     let mut ran: Vec<Ran> = Vec::new();
     let mut written = Ok(());
+    let cutter = vm.cutter()?;
+    let mut is_over = false;
     let limit = LONGEST * u32::try_from(cells.len())?.min(200);
     let ended = vm.exec(&["/init", "matrix", CELLS], limit, |stream, line| match stream {
         Stream::Stdout => {
@@ -195,7 +199,12 @@ fn boot(
             if written.is_ok() {
                 written = writeln!(file, "{line}");
             }
+            is_over = !one.passed || one.cell.parse().is_ok_and(|cell| rules::ends_the_boot(&cell));
             ran.push(one);
+            if is_over {
+                // It may hold I/O that nobody will ever serve, and with it the process that waits for that.
+                cutter.cut();
+            }
         }
         Stream::Stderr => {
             // They help to understand a failure, and nothing else needs them.
@@ -203,16 +212,12 @@ fn boot(
         }
     });
     written.with_context(|| format!("cannot write {}", results.display()))?;
-    if let Err(error) = &ended {
-        eprintln!("the guest is gone: {error:#}");
-    }
-    if ran.iter().any(|one| !one.passed) {
-        if let Ok(log) = vm.kernel_log() {
-            fs::write(vm.dir().join(format!("kernel-{}.log", ran.len())), log)?;
-        }
+    if ran.iter().any(|one| !one.passed) || ended.is_err() && !is_over {
+        let console = folder().join(format!("console-{number}.log"));
+        fs::copy(vm.dir().join("console.log"), console)?;
     }
     // A cell that took the whole guest with it.
-    if ended.is_err() {
+    if let (Err(error), false) = (&ended, is_over) {
         if let Some(cell) = cells.get(ran.len()) {
             let lost = Ran {
                 schema: Ran::SCHEMA.to_owned(),
@@ -221,14 +226,12 @@ fn boot(
                 met: false,
                 outcome: None,
                 pause_us: None,
-                why: Some("the guest fell silent".to_owned()),
+                why: Some(format!("the guest fell silent: {error:#}")),
                 seconds: 0.0,
             };
             writeln!(file, "{}", serde_json::to_string(&lost)?)?;
             ran.push(lost);
         }
     }
-    // It may hold I/O that nobody will ever serve: there is nothing to be saved.
-    drop(vm);
     Ok(ran)
 }

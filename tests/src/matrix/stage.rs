@@ -31,7 +31,9 @@ const DEPTH: u16 = 8;
 /// MiB of it.
 const MIB: u64 = 16;
 /// Kernel memory in KiB that may be gone with each cell: less than a page for each request of the load.
-const GROWTH_KIB: u64 = 64;
+const GROWTH_KIB: u64 = 32;
+/// What the kernel's caches come and go by, in KiB.
+const SLACK_KIB: u64 = 4096;
 /// Cells before the first look at the memory.
 const WARM_UP: u64 = 5;
 
@@ -193,7 +195,7 @@ impl Stage {
         if self.cells <= WARM_UP {
             self.early_kib = self.early_kib.max(now);
         }
-        let most = self.early_kib + self.cells * GROWTH_KIB;
+        let most = self.early_kib + SLACK_KIB + self.cells * GROWTH_KIB;
         ensure!(
             now < most,
             "kernel memory grew from {} to {now} KiB in {} cells",

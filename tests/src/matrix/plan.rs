@@ -16,7 +16,6 @@ use crate::random::Random;
 const PAIRS: &[(&str, &str)] = &[
     ("step", "kind"),
     ("step", "way"),
-    ("kind", "way"),
     ("load", "way"),
     ("load", "direction"),
     ("load", "volume"),
@@ -25,9 +24,9 @@ const PAIRS: &[(&str, &str)] = &[
     ("direction", "volume"),
 ];
 
-/// The pairs that it covers besides of failpoints. What the world does it does once in each way.
+/// The pairs that it covers besides of failpoints. All that the world does it does once.
 const PAIRS_OF_POINTS: &[(&str, &str)] =
-    &[("step", "direction"), ("kind", "load"), ("kind", "volume")];
+    &[("step", "direction"), ("kind", "load"), ("kind", "way"), ("kind", "volume")];
 
 /// A combination, possible or not.
 pub enum Place {

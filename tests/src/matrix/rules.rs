@@ -57,6 +57,13 @@ pub const ALL: &[Rule] = &[
         applies: |cell| at(cell, "payload.queue") && cell.fault.kind == "oops",
     },
     Rule {
+        name: "no state left",
+        why: "in a cold upgrade an image that goes bad in memory after Atom has checked it is refused by both payloads: I/O stays held",
+        applies: |cell| {
+            cell.way == Way::Cold && at(cell, "atom.image.keep") && cell.fault.kind == "data"
+        },
+    },
+    Rule {
         name: "comes in the pause",
         why: "in a cold upgrade the candidate is loaded within the pause, and its points cannot be set before",
         applies: |cell| cell.way == Way::Cold && cell.fault.is_of_candidate(),

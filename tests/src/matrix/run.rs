@@ -158,6 +158,8 @@ fn step(what: &str) {
 struct Armed {
     /// The module of the cell's point, and its name.
     point: Option<(String, String)>,
+    /// The same of all that were armed: whoever hangs there is let go of.
+    all: Vec<(String, String)>,
 }
 
 impl Armed {
@@ -170,7 +172,7 @@ impl Armed {
             Some(module) => module.to_owned(),
             None => String::new(),
         };
-        let Some(_) = cell.fault.module() else { return Ok(Self { point: None }) };
+        let Some(_) = cell.fault.module() else { return Ok(Self { point: None, all: Vec::new() }) };
         let mut faults = vec![cell.fault.clone()];
         if cell.fault.point.starts_with("atom.watch") {
             faults.push(Fault::new("payload.adopt.begin", "hang"));
@@ -183,7 +185,8 @@ impl Armed {
         for fault in faults.iter().rev() {
             points::arm(&of(fault), fault)?;
         }
-        let armed = Self { point: Some((of(&cell.fault), cell.fault.point.clone())) };
+        let all: Vec<_> = faults.iter().map(|fault| (of(fault), fault.point.clone())).collect();
+        let armed = Self { point: all.first().cloned(), all };
         if rules::needs_a_volume_to_come(cell) {
             armed.come_and_go(stage, cell)?;
         }
@@ -278,20 +281,16 @@ fn upgrade(
     }
     let mut hangs: Option<Instant> = None;
     wait::until("the upgrade ends", LIMIT, || {
-        if let Some((module, name)) = &armed.point {
+        seen.met |= armed.met();
+        for (module, name) in &armed.all {
             // The module may be gone.
-            if let Ok(point) = failpoint::find(module, name) {
-                seen.met |= point.hit > 0;
-                if point.waiting > 0 && hangs.get_or_insert_with(Instant::now).elapsed() > HANGS {
-                    failpoint::release(module, name)?;
-                }
+            let waiting = failpoint::find(module, name).map_or(0, |point| point.waiting);
+            if waiting > 0 && hangs.get_or_insert_with(Instant::now).elapsed() > HANGS {
+                failpoint::release(module, name)?;
             }
         }
         Ok(!tool.runs()?)
     })?;
-    if cell.fault.point.starts_with("atom.watch") {
-        stage.disarm()?;
-    }
     tool.end(LIMIT)
 }
 

@@ -43,8 +43,8 @@ pub struct Args {
     /// sixteen devices instead of ten.
     #[arg(long)]
     slow: bool,
-    /// Only the matrix of faults: a covering of pairs, or every cell. What ran and what did not is in target/matrix/report.md.
-    #[arg(long, value_name = "EXTENT", conflicts_with_all = ["filter", "host_only", "list"])]
+    /// Only the matrix of faults: a covering of pairs, or every cell; with a filter, the cells whose name contains it. What ran and what did not is in target/matrix/report.md.
+    #[arg(long, value_name = "EXTENT", conflicts_with_all = ["host_only", "list"])]
     matrix: Option<matrix::Extent>,
     /// With --matrix: only the I-th of N parts.
     #[arg(long, value_name = "I/N", requires = "matrix")]
@@ -81,7 +81,8 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     if let Some(extent) = args.matrix {
         let sysroot = Sysroot::open(target)?;
         programs::build()?;
-        let wish = matrix::Wish { extent, shard: args.shard, resume: args.resume };
+        let filter = args.filter.as_deref();
+        let wish = matrix::Wish { extent, shard: args.shard, filter, resume: args.resume };
         report(matrix::run(&sysroot, &product::guest(&sysroot)?, &wish));
         return print(args, &verdicts);
     }

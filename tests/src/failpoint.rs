@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! The failpoints of modules that were built with them, through debugfs. What a line means is in `failpoint/src/line.rs`.
+//! The failpoints of modules that were built with them, through debugfs. What a line means is in `tests/failpoint/src/line.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -159,7 +159,7 @@ fn sources(repository: &Path, own: &str) -> Vec<SourceDir> {
     vec![
         SourceDir { from: repository.join(own), to: String::new() },
         SourceDir { from: repository.join("abi/src"), to: "abi".to_owned() },
-        SourceDir { from: repository.join("failpoint/src"), to: "failpoint".to_owned() },
+        SourceDir { from: repository.join("tests/failpoint/src"), to: "failpoint".to_owned() },
     ]
 }
 

@@ -13,7 +13,7 @@ use crate::sysroot::Sysroot;
 use crate::{fleet, host, modules, places, product};
 
 /// Folders with files that Cargo does not format, because they are in no package of the workspace.
-const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "failpoint", "payload", "fuzz"];
+const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "tests/failpoint", "payload", "fuzz"];
 
 /// Seconds for which each fuzz target runs.
 const FUZZ_SECONDS: u32 = 10;

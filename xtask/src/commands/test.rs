@@ -132,7 +132,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     let all = args.slow || args.filter.is_some();
     wanted.retain(|description| args.wants(&description.name) && (all || !description.only_slow));
     let fleet = args.wants(fleet::NAME);
-    let matrix = args.wants(matrix::NAME);
+    let matrix = all && args.wants(matrix::NAME);
     if wanted.is_empty() && !fleet && !matrix {
         return Ok(());
     }

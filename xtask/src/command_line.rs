@@ -35,8 +35,9 @@ impl CommandLine {
         self
     }
 
-    /// Sets a variable of the command's environment.
+    /// Sets a variable of the command's environment, also one that was set before.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.retain(|(known, _)| known != name.as_ref());
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
@@ -124,6 +125,12 @@ fn quote(arg: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_has_the_value_that_was_set_last() {
+        let command = CommandLine::new("sh").args(["-c", "echo $A"]).env("A", "1").env("A", "2");
+        assert_eq!(command.read().unwrap(), "2");
+    }
 
     #[test]
     fn whether_a_command_passes_is_its_exit_code() {

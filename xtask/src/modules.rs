@@ -8,9 +8,13 @@ use serde::Deserialize;
 
 use crate::kbuild::{self, Bindings, ModuleSpec, SourceDir};
 use crate::places;
+use crate::sysroot::Sysroot;
 
 /// Atom's Kbuild object.
 pub const ATOM: &str = "atom";
+
+/// The Kbuild object of the module that is broken on purpose.
+pub const BROKEN: &str = "broken";
 
 /// A version of the payload, as `payload/versions.toml` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -116,15 +120,35 @@ fn with_failpoints(spec: ModuleSpec) -> ModuleSpec {
 }
 
 /// The files of the modules with failpoints, as far as they were built.
-pub fn failpoint_files() -> Result<Vec<PathBuf>> {
+pub fn failpoint_files(sysroot: &Sysroot) -> Result<Vec<PathBuf>> {
     let versions = payload_versions()?.into_iter().filter(|version| version.failpoints);
     let objects = std::iter::once(ATOM.to_owned()).chain(versions.map(|version| version.object));
-    let files = objects.map(|object| kbuild::loadable_of(FAILPOINTS, &object));
+    let files = objects.map(|object| kbuild::loadable_of(sysroot, FAILPOINTS, &object));
     Ok(files.filter(|file| file.exists()).collect())
 }
 
-/// Every module of the clone.
-pub fn all() -> Result<Vec<ModuleSpec>> {
+/// The module that is broken on purpose, for tests of what a debug kernel detects.
+pub fn broken(repository: &Path) -> ModuleSpec {
+    let from = repository.join("tests/modules").join(BROKEN);
+    ModuleSpec {
+        object: BROKEN.to_owned(),
+        root: format!("{BROKEN}.rs"),
+        sources: vec![SourceDir { from, to: String::new() }],
+        ..ModuleSpec::default()
+    }
+}
+
+/// The modules of the clone for a kernel: Atom and the payloads, and for a debug kernel what its detectors are tested with.
+pub fn of(sysroot: &Sysroot) -> Result<Vec<ModuleSpec>> {
+    let mut specs = all()?;
+    if sysroot.flavour().is_some() && !specs.is_empty() {
+        specs.push(broken(&places::repository()));
+    }
+    Ok(specs)
+}
+
+/// Every module of the clone that is for the stock kernel.
+fn all() -> Result<Vec<ModuleSpec>> {
     let repository = places::repository();
     if !repository.join("atom/atom_main.rs").exists() {
         eprintln!("note: there is no atom/atom_main.rs, so no kernel module is built");

@@ -13,7 +13,7 @@ use crate::{modules, programs};
 /// Builds all of it and returns the files.
 pub fn build(sysroot: &Sysroot) -> Result<Vec<PathBuf>> {
     let mut files = programs::build()?;
-    files.extend(kbuild::build(&modules::all()?, sysroot, Mode::Build)?);
+    files.extend(kbuild::build(&modules::of(sysroot)?, sysroot, Mode::Build)?);
     Ok(files)
 }
 

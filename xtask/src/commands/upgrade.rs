@@ -60,7 +60,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
 
 fn in_guest(sysroot: &Sysroot) -> Result<String> {
     let initramfs = product::guest(sysroot)?;
-    eprintln!("booting a guest with the stock kernel {}", sysroot.kernel().release);
+    eprintln!("booting a guest with the kernel {}", sysroot.kernel().release);
     let vm = Vm::boot(sysroot, &initramfs, &VmConfig::named("upgrade"))?;
     let mut document = String::new();
     let argv = ["/init", "upgrade", "/lib/atom", "/bin/atomctl"];
@@ -111,7 +111,7 @@ fn here(sysroot: &Sysroot) -> Result<String> {
         ));
     }
     product::build(sysroot)?;
-    let folder = kbuild::loadable(modules::ATOM);
+    let folder = kbuild::loadable(sysroot, modules::ATOM);
     let folder = folder.parent().context("the modules lie in a folder")?;
     let command = CommandLine::new(programs::path("atom-guest"))
         .arg("upgrade")

@@ -81,42 +81,42 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn staging(self, flavour: &str, object: &str) -> PathBuf {
+    fn staging(self, sysroot: &Sysroot, flavour: &str, object: &str) -> PathBuf {
         let dir = match self {
             Mode::Build => "kbuild",
             Mode::Clippy => "kbuild-clippy",
         };
-        places::target().join(dir).join(flavour).join(object)
+        sysroot.products().join(dir).join(flavour).join(object)
     }
 }
 
 /// Builds the modules and returns the files to load, in the order of the specs. A module that needs others is built
 /// after them; the others are built side by side.
 pub fn build(specs: &[ModuleSpec], sysroot: &Sysroot, mode: Mode) -> Result<Vec<PathBuf>> {
-    let _turn = turn(mode)?;
+    let _turn = turn(sysroot, mode)?;
     let (first, then): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.needs.is_empty());
     for wave in [first, then] {
         build_side_by_side(wave, sysroot, mode)?;
     }
-    Ok(specs.iter().map(|spec| loadable_of(&spec.flavour, &spec.object)).collect())
+    Ok(specs.iter().map(|spec| loadable_of(sysroot, &spec.flavour, &spec.object)).collect())
 }
 
 /// Keeps two builds of one clone apart: Kbuild does not survive another one in its folder.
-fn turn(mode: Mode) -> Result<Lock> {
-    let staging = mode.staging("", "");
+fn turn(sysroot: &Sysroot, mode: Mode) -> Result<Lock> {
+    let staging = mode.staging(sysroot, "", "");
     std::fs::create_dir_all(&staging)
         .with_context(|| format!("cannot create {}", staging.display()))?;
     lock::take(&staging.join("lock"), "builds kernel modules")
 }
 
-/// The file to load for an object that was built.
-pub fn loadable(object: &str) -> PathBuf {
-    loadable_of("", object)
+/// The file to load for an object that was built for the kernel of this sysroot.
+pub fn loadable(sysroot: &Sysroot, object: &str) -> PathBuf {
+    loadable_of(sysroot, "", object)
 }
 
 /// The same of a flavour.
-pub fn loadable_of(flavour: &str, object: &str) -> PathBuf {
-    places::target().join("modules").join(flavour).join(format!("{object}.ko"))
+pub fn loadable_of(sysroot: &Sysroot, flavour: &str, object: &str) -> PathBuf {
+    sysroot.products().join("modules").join(flavour).join(format!("{object}.ko"))
 }
 
 fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) -> Result<()> {
@@ -145,20 +145,20 @@ fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) ->
 }
 
 fn build_one(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode) -> Result<()> {
-    let dir = mode.staging(&spec.flavour, &spec.object);
+    let dir = mode.staging(sysroot, &spec.flavour, &spec.object);
     let staged = staging::stage(spec, &dir, &kbuild_file::text(spec, mode))
         .with_context(|| format!("cannot stage the sources of {}", spec.object))?;
     let mut state = Fingerprint::default();
     state.add(sysroot.name()).add(staged.name());
     for object in &spec.needs {
-        let symbols = mode.staging(&spec.flavour, object).join("Module.symvers");
+        let symbols = mode.staging(sysroot, &spec.flavour, object).join("Module.symvers");
         state.add(
             std::fs::read(&symbols)
                 .with_context(|| format!("cannot read {}", symbols.display()))?,
         );
     }
     let stamp = dir.join(".built");
-    let product = loadable_of(&spec.flavour, &spec.object);
+    let product = loadable_of(sysroot, &spec.flavour, &spec.object);
     let built = std::fs::read_to_string(&stamp).is_ok_and(|text| text == state.name());
     if built && (mode == Mode::Clippy || product.exists()) {
         return Ok(());
@@ -181,12 +181,12 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
         Mode::Clippy => "check",
     };
     let shown = Path::new(&spec.flavour).join(object).display().to_string();
-    let log = places::target().join("logs").join(format!("{verb}-{}.log", shown.replace('/', "-")));
+    let log = sysroot.products().join("logs").join(format!("{verb}-{}.log", shown.replace('/', "-")));
     let step = Step::start(format!("{verb} {shown}.ko"), &log)?;
     let mut chroot = sysroot.chroot().bind(dir, object);
     let mut symbols = Vec::new();
     for need in &spec.needs {
-        chroot = chroot.bind(&mode.staging(&spec.flavour, need), need);
+        chroot = chroot.bind(&mode.staging(sysroot, &spec.flavour, need), need);
         symbols.push(format!("/mnt/{need}/Module.symvers"));
     }
     let mut command = chroot

@@ -4,9 +4,12 @@
 //! - [`offer`] asks the archive which kernels it has;
 //! - [`choose`] picks one of them, as a pure function;
 //! - [`prepare`] makes the Rust metadata that the headers packages leave out;
-//! - [`symbols`] proves that modules built with that metadata fit the stock kernel.
+//! - [`symbols`] proves that modules built with that metadata fit the stock kernel;
+//! - [`flavour`] names the debug kernels, and [`checked`] builds one.
 
+pub mod checked;
 pub mod choose;
+pub mod flavour;
 pub mod offer;
 pub mod prepare;
 pub mod symbols;

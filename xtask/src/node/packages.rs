@@ -63,11 +63,11 @@ fn content(sysroot: &Sysroot) -> Result<String> {
         Ok(())
     };
     add(&programs::path("atomctl"))?;
-    add(&kbuild::loadable(modules::ATOM))?;
+    add(&kbuild::loadable(sysroot, modules::ATOM))?;
     let wanted: Vec<&str> = SETS.iter().flat_map(|(_, _, payloads)| *payloads).copied().collect();
     for version in modules::payload_versions()? {
         if wanted.contains(&version.name.as_str()) {
-            add(&kbuild::loadable(&version.object))?;
+            add(&kbuild::loadable(sysroot, &version.object))?;
         }
     }
     // How packages are made, as well as what is in them.

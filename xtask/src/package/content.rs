@@ -186,7 +186,7 @@ fn module(
 ) -> Result<ModuleFile> {
     let folder = stage.join("usr/lib/modules").join(&sysroot.kernel().release).join("extra/atom");
     let file = folder.join(format!("{object}.ko"));
-    place(&kbuild::loadable(object), &file, 0o644)?;
+    place(&kbuild::loadable(sysroot, object), &file, 0o644)?;
     if let Some(signing) = signing {
         signing.sign(sysroot, &file)?;
     }

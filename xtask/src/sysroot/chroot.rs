@@ -29,6 +29,9 @@ done
 exec chroot "$root" "$@"
 "#;
 
+/// The search path inside.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Where the script for a root is. It is a file so that the commands in our errors stay readable, beside the root so
 /// that they can be pasted, and named by its content so that clones of different ages do not get in each other's way.
 fn script(root: &Path) -> PathBuf {
@@ -51,18 +54,30 @@ pub fn write_script(root: &Path) -> Result<()> {
 pub struct Chroot {
     root: PathBuf,
     binds: Vec<(PathBuf, String)>,
+    env: Vec<(&'static str, String)>,
     outlives_us: bool,
 }
 
 impl Chroot {
     /// A sysroot without any folder of the host.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), binds: Vec::new(), outlives_us: false }
+        Self { root: root.to_owned(), binds: Vec::new(), env: Vec::new(), outlives_us: false }
     }
 
     /// Shows the host's folder `from` as `/mnt/<name>`.
     pub fn bind(mut self, from: &Path, name: &str) -> Self {
         self.binds.push((from.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Shows the host's folder `from` in the place of `folder`, as in `/opt/kernel`.
+    pub fn cover(self, from: &Path, folder: &str) -> Self {
+        self.bind(from, &format!("..{folder}"))
+    }
+
+    /// Sets a variable of the environment of every command inside.
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -88,15 +103,16 @@ impl Chroot {
             argv.push(name.into());
         }
         argv.push(program.into());
-        CommandLine::new(&argv[0])
+        let command = CommandLine::new(&argv[0])
             .args(&argv[1..])
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", PATH)
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("MAKEFLAGS", "")
             // Cargo points it at its own toolchain, which is not the one inside.
             .env("LD_LIBRARY_PATH", "")
-            .dir(Path::new("/"))
+            .dir(Path::new("/"));
+        self.env.iter().fold(command, |command, (name, value)| command.env(name, value))
     }
 
     /// The command that runs a line of shell inside.

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
 use crate::kernel::choose::{self, Choice};
-use crate::kernel::{offer, Kernel};
+use crate::kernel::flavour::Flavour;
+use crate::kernel::{checked, offer, Kernel};
 use crate::problem::refused;
 use crate::{host, lock, places};
 use chroot::Chroot;
@@ -38,6 +39,14 @@ pub struct Sysroot {
     dir: PathBuf,
     suite: &'static Suite,
     kernel: Kernel,
+    checked: Option<Checked>,
+}
+
+/// A debug kernel in the place of the stock one.
+#[derive(Clone, Debug)]
+struct Checked {
+    dir: PathBuf,
+    flavour: Flavour,
 }
 
 /// What a sysroot is wanted for.
@@ -46,9 +55,22 @@ pub struct Target {
     /// The Debian suite whose kernel and compiler are used.
     #[arg(long, default_value = suite::SUITES[0].name, global = true)]
     pub suite: String,
-    /// The kernel release to build for, instead of the newest of a tested series.
+    /// The kernel to build for, instead of the newest of a tested series: a release of the archive's, or `debug` or `kcsan`
+    /// for one of the same source that looks for defects, which takes 20 minutes to build once.
     #[arg(long, value_name = "RELEASE", global = true)]
     pub kernel: Option<String>,
+}
+
+impl Target {
+    /// The debug kernel that is asked for.
+    pub fn flavour(&self) -> Option<Flavour> {
+        self.kernel.as_deref().and_then(Flavour::named)
+    }
+
+    /// The release of the archive's that is asked for.
+    fn release(&self) -> Option<&str> {
+        self.kernel.as_deref().filter(|word| Flavour::named(word).is_none())
+    }
 }
 
 /// The remembered answer of the archive.
@@ -65,13 +87,21 @@ impl Sysroot {
 
     /// As [`Sysroot::open`]; with `refresh` the archive is asked again for a newer kernel.
     pub fn open_or_refresh(target: &Target, refresh: bool) -> Result<Self> {
+        let stock = Self::of_stock_kernel(target, refresh)?;
+        match target.flavour() {
+            None => Ok(stock),
+            Some(flavour) => checked::open(stock, flavour),
+        }
+    }
+
+    fn of_stock_kernel(target: &Target, refresh: bool) -> Result<Self> {
         let suite = Suite::named(&target.suite)?;
         host::check()?;
         let cache = places::cache()?;
         let memory = cache.join(format!(
             "choice-{}-{}.json",
             suite.name,
-            target.kernel.as_deref().unwrap_or("newest-tested")
+            target.release().unwrap_or("newest-tested")
         ));
         if !refresh {
             if let Some(kernel) = recall(&memory) {
@@ -123,7 +153,18 @@ impl Sysroot {
         });
         key.add(&kernel.release).add(&kernel.version);
         let name = format!("sysroot-{}-{}-{}", suite.name, kernel.release, key.name());
-        Self { dir: cache.join(name), suite, kernel }
+        Self { dir: cache.join(name), suite, kernel, checked: None }
+    }
+
+    /// The same with the debug kernel in the folder `dir`, which says that it is `release`.
+    pub fn with_kernel(self, dir: &Path, flavour: Flavour, release: &str) -> Self {
+        let kernel = Kernel { release: release.to_owned(), ..self.kernel };
+        Self { kernel, checked: Some(Checked { dir: dir.to_owned(), flavour }), ..self }
+    }
+
+    /// The flavour of its kernel, if that is a debug kernel.
+    pub fn flavour(&self) -> Option<Flavour> {
+        self.checked.as_ref().map(|checked| checked.flavour)
     }
 
     fn is_complete(&self) -> bool {
@@ -146,7 +187,22 @@ impl Sysroot {
 
     /// Its name, which changes with everything that goes into it.
     pub fn name(&self) -> String {
-        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let dirs = [Some(&self.dir), self.checked.as_ref().map(|checked| &checked.dir)];
+        let names = dirs.into_iter().flatten().filter_map(|dir| dir.file_name());
+        names.map(|name| name.to_string_lossy()).collect::<Vec<_>>().join("+")
+    }
+
+    /// How many times as long as on the stock kernel something may take.
+    pub fn patience(&self) -> u32 {
+        self.flavour().map_or(1, Flavour::patience)
+    }
+
+    /// Where the clone keeps what it has built for this kernel.
+    pub fn products(&self) -> PathBuf {
+        match &self.checked {
+            None => places::target(),
+            Some(checked) => places::target().join(format!("kernel-{}", checked.flavour.name())),
+        }
     }
 
     /// The folder that becomes `/` for its programs.
@@ -156,7 +212,16 @@ impl Sysroot {
 
     /// A place to run its programs in.
     pub fn chroot(&self) -> Chroot {
-        Chroot::new(&self.root())
+        let chroot = Chroot::new(&self.root());
+        match &self.checked {
+            None => chroot,
+            // The kernel's build system takes LLVM's tools for everything, by their plain names.
+            Some(checked) => chroot
+                .bind(&checked.dir, "kernel")
+                .cover(&checked.dir.join(checked::IMAGE), self.kernel_image_dir())
+                .env("PATH", format!("/mnt/kernel/tools/bin:{}", chroot::PATH))
+                .env("LLVM", "1"),
+        }
     }
 
     /// The unpacked kernel source, as seen inside.
@@ -166,7 +231,10 @@ impl Sysroot {
 
     /// The folder that modules are built against, as seen inside.
     pub fn kernel_build(&self) -> &'static str {
-        "/usr/src/build"
+        match self.checked {
+            None => "/usr/src/build",
+            Some(_) => "/mnt/kernel/build",
+        }
     }
 
     /// The kernel's headers package, as seen inside.
@@ -174,8 +242,8 @@ impl Sysroot {
         format!("/usr/src/linux-headers-{}", self.kernel.release)
     }
 
-    /// The unpacked image and modules packages, as seen inside. They are not installed: their scripts would make an
-    /// initramfs that nobody uses.
+    /// The unpacked image and modules packages, as seen inside; a debug kernel's take their place. They are not installed:
+    /// their scripts would make an initramfs that nobody uses.
     pub fn kernel_image_dir(&self) -> &'static str {
         "/opt/kernel"
     }
@@ -201,7 +269,7 @@ fn ask_the_archive(suite: &Suite, mirror: &str, target: &Target, cache: &Path) -
     let dir = cache.join(format!("apt-{}", suite.name));
     let packages = offer::packages(suite, mirror, &dir, &dir.join("update.log"))
         .with_context(|| format!("cannot choose a kernel of {}", suite.name))?;
-    choose::choose(&packages, target.kernel.as_deref()).map_err(|why| {
+    choose::choose(&packages, target.release()).map_err(|why| {
         refused(
             format!("there is no kernel to build for in {}", suite.name),
             why,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::sysroot::Sysroot;
 use crate::{kbuild, modules, places, programs};
 
 /// What each module with failpoints has beside the names of its points: the function that oopses, and the code.
@@ -14,15 +15,15 @@ const SYMBOLS: [&str; 2] = ["atom_failpoint_oops", "9failpoint5point"];
 const VARIABLE: &str = "ATOMCTL_FAILPOINTS";
 
 /// Looks at what was built.
-pub fn check() -> Result<()> {
+pub fn check(sysroot: &Sysroot) -> Result<()> {
     let repository = places::repository();
     let atom = names(&repository.join("atom/points.rs"))?;
     let payload = names(&repository.join("payload/src/points.rs"))?;
-    both(&kbuild::loadable(modules::ATOM), &with_failpoints(modules::ATOM), &atom)?;
+    both(&kbuild::loadable(sysroot, modules::ATOM), &with_failpoints(sysroot, modules::ATOM), &atom)?;
     for version in modules::payload_versions()? {
-        let release = kbuild::loadable(&version.object);
+        let release = kbuild::loadable(sysroot, &version.object);
         match version.failpoints {
-            true => both(&release, &with_failpoints(&version.object), &payload)?,
+            true => both(&release, &with_failpoints(sysroot, &version.object), &payload)?,
             false => has_none(&release, &payload)?,
         }
     }
@@ -33,8 +34,8 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-fn with_failpoints(object: &str) -> std::path::PathBuf {
-    kbuild::loadable_of(modules::FAILPOINTS, object)
+fn with_failpoints(sysroot: &Sysroot, object: &str) -> std::path::PathBuf {
+    kbuild::loadable_of(sysroot, modules::FAILPOINTS, object)
 }
 
 /// A release has none of the points, and the build for them has all.

@@ -168,7 +168,7 @@ impl<'a> Fleet<'a> {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(folder.join("files"))?;
-        write_files(&folder.join("files"))?;
+        write_files(sysroot, &folder.join("files"))?;
         package::make(
             sysroot,
             &package::Request {
@@ -551,16 +551,16 @@ impl<'a> Fleet<'a> {
 }
 
 /// What the nodes are made from, in the folder that they find as [`PACKAGES`].
-fn write_files(folder: &Path) -> Result<()> {
+fn write_files(sysroot: &Sysroot, folder: &Path) -> Result<()> {
     let versions = modules::payload_versions()?;
     let mut copies = vec![
-        (kbuild::loadable(modules::ATOM), "atom.ko".to_owned()),
+        (kbuild::loadable(sysroot, modules::ATOM), "atom.ko".to_owned()),
         (programs::path("atomctl"), "atomctl".to_owned()),
     ];
     for name in [OLD, NEW, BAD] {
         let version = versions.iter().find(|known| known.name == name);
         let version = version.with_context(|| format!("there is no payload {name}"))?;
-        copies.push((kbuild::loadable(&version.object), module_of(name)));
+        copies.push((kbuild::loadable(sysroot, &version.object), module_of(name)));
     }
     for (from, to) in copies {
         std::fs::copy(&from, folder.join(to))

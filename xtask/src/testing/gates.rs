@@ -13,7 +13,8 @@ use crate::sysroot::Sysroot;
 use crate::{fleet, host, modules, places, product};
 
 /// Folders with files that Cargo does not format, because they are in no package of the workspace.
-const BESIDE_THE_WORKSPACE: &[&str] = &["atom", "tests/failpoint", "payload", "fuzz"];
+const BESIDE_THE_WORKSPACE: &[&str] =
+    &["atom", "payload", "fuzz", "tests/failpoint", "tests/modules"];
 
 /// Seconds for which each fuzz target runs.
 const FUZZ_SECONDS: u32 = 10;
@@ -120,7 +121,7 @@ pub fn kernel_side(
     mut report: impl FnMut(Verdict),
 ) -> Result<()> {
     let name = "clippy on the kernel side";
-    let specs = modules::all()?;
+    let specs = modules::of(sysroot)?;
     if wanted(name) && !specs.is_empty() {
         report(verdict(name, || kbuild::build(&specs, sysroot, Mode::Clippy).map(|_| ())));
     }
@@ -128,7 +129,7 @@ pub fn kernel_side(
     if wanted(name) && !specs.is_empty() {
         report(verdict(name, || {
             product::build(sysroot)?;
-            failpoints::check()
+            failpoints::check(sysroot)
         }));
     }
     let name = "packages say what they need and install where nothing runs";

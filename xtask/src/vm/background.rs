@@ -77,13 +77,8 @@ pub fn take(
         .spawn()
         .with_context(|| format!("cannot start QEMU: {command}"))?;
     places::write_whole(&dir.join("pid"), child.id().to_string().as_bytes())?;
-    let mut vm = Vm::meet(
-        Qemu::Ours(child),
-        folder,
-        Served::none(),
-        &sysroot.kernel().release,
-        super::BOOT_LIMIT,
-    )?;
+    let limit = super::BOOT_LIMIT;
+    let mut vm = Vm::meet(Qemu::Ours(child), folder, Served::none(), sysroot, limit)?;
     vm.keep()?;
     Ok(Background { vm, started: true, _turn: turn })
 }
@@ -104,6 +99,7 @@ fn attach(pid: Pid) -> Result<Vm> {
         link,
         served: Served::none(),
         poweroff_limit: POWEROFF_LIMIT,
+        patience: 1,
     })
 }
 

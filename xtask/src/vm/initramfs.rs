@@ -385,7 +385,7 @@ fn file_name(archive: &Path) -> Result<&str> {
 /// `modprobe` does not know, in `/lib/atom/failpoints`. The seed of what scenarios
 /// leave to chance is in `/etc/atom/seed`, if there is one in the variable [`SEED`].
 fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
-    let dir = places::target().join("overlay");
+    let dir = sysroot.products().join("overlay");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let _turn = lock::take(&dir.join("lock"), "makes the guests' overlay")?;
     let tree = dir.join("tree");
@@ -412,19 +412,23 @@ fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
     if with_failpoints.exists() {
         put(&with_failpoints, "usr/bin/atomctl-failpoints")?;
     }
-    let atom = kbuild::loadable(modules::ATOM);
+    let atom = kbuild::loadable(sysroot, modules::ATOM);
     if atom.exists() {
         put(&atom, "usr/lib/atom/atom.ko")?;
     }
-    for module in modules::failpoint_files()? {
+    for module in modules::failpoint_files(sysroot)? {
         put(&module, &format!("usr/lib/atom/failpoints/{}", file_name(&module)?))?;
     }
     for version in modules::payload_versions()? {
-        let file = kbuild::loadable(&version.object);
+        let file = kbuild::loadable(sysroot, &version.object);
         if file.exists() {
             let folder = if version.test { "atom/test" } else { "atom" };
             put(&file, &format!("usr/lib/{folder}/{}.ko", version.object))?;
         }
+    }
+    let broken = kbuild::loadable(sysroot, modules::BROKEN);
+    if broken.exists() {
+        put(&broken, &format!("usr/lib/atom/test/{}.ko", modules::BROKEN))?;
     }
     let rule = places::repository().join(UDEV_RULE);
     if rule.exists() {

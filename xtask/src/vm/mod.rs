@@ -48,6 +48,9 @@ const NODE_BOOT_LIMIT: Duration = Duration::from_secs(300);
 const POWEROFF_LIMIT: Duration = Duration::from_secs(30);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(100);
 
+/// How long two scans of all memory may take.
+const SCAN: Duration = Duration::from_secs(100);
+
 /// How long small requests may take.
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -108,6 +111,8 @@ pub struct Vm {
     link: Link,
     served: Served,
     poweroff_limit: Duration,
+    /// All limits are those of the stock kernel; on this one everything may take so many times as long.
+    patience: u32,
 }
 
 /// Cuts a machine off: no part of it does anything from one moment to the next.
@@ -151,8 +156,7 @@ impl Vm {
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
         let limit = if config.tools == Tools::Node { NODE_BOOT_LIMIT } else { BOOT_LIMIT };
-        let mut vm =
-            Self::meet(Qemu::Ours(child), folder, served, &sysroot.kernel().release, limit)?;
+        let mut vm = Self::meet(Qemu::Ours(child), folder, served, sysroot, limit)?;
         if config.tools == Tools::Node {
             vm.poweroff_limit = SHUTDOWN_LIMIT;
         }
@@ -164,9 +168,11 @@ impl Vm {
         mut qemu: Qemu,
         folder: Folder,
         served: Served,
-        release: &str,
+        sysroot: &Sysroot,
         limit: Duration,
     ) -> Result<Self> {
+        let (release, patience) = (&sysroot.kernel().release, sysroot.patience());
+        let limit = limit * patience;
         let deadline = Instant::now() + limit;
         let mut link = None;
         let result = loop {
@@ -192,10 +198,11 @@ impl Vm {
             std::thread::sleep(Duration::from_millis(10));
         };
         let problem = match (result, link) {
-            (Ok(theirs), Some(link)) if theirs == release => {
+            (Ok(theirs), Some(link)) if theirs == *release => {
                 // QEMU read it before the guest ran, and a hundred folders with one each fill a disk.
                 let _ = std::fs::remove_file(folder.path.join(qemu::INITRD));
-                return Ok(Self { qemu, folder, link, served, poweroff_limit: POWEROFF_LIMIT });
+                let poweroff_limit = POWEROFF_LIMIT;
+                return Ok(Self { qemu, folder, link, served, poweroff_limit, patience });
             }
             (Ok(theirs), _) => format!("the guest runs {theirs} instead of {release}"),
             (Err(problem), _) => problem,
@@ -233,7 +240,8 @@ impl Vm {
             argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
             env: Default::default(),
         };
-        let result = self.link.call(action).and_then(|call| call.finish(limit, on_line));
+        let result =
+            self.link.call(action).and_then(|call| call.finish(limit * self.patience, on_line));
         result.map_err(|error| {
             let what = format!("`{}` did not run to its end in the guest", argv.join(" "));
             if !link::is_silence(&error) {
@@ -273,7 +281,7 @@ impl Vm {
         let limit = SHORT + Duration::from_secs(bytes.len() as u64 >> 20);
         self.link
             .call(link::put(path, mode, bytes))?
-            .finish(limit, |_, _| {})
+            .finish(limit * self.patience, |_, _| {})
             .with_context(|| format!("cannot write {path} in the guest"))?;
         Ok(())
     }
@@ -283,17 +291,23 @@ impl Vm {
         self.read(&["/init", "kernel-log"], SHORT)
     }
 
+    /// What kmemleak finds in the guest's kernel.
+    pub fn leaks(&self) -> Result<String> {
+        self.read(&["/init", "leaks"], SCAN)
+    }
+
     /// Has the guest turn itself off, and waits until it has.
     pub fn poweroff(mut self) -> Result<()> {
         self.link.send(Action::Poweroff {})?;
-        let deadline = Instant::now() + self.poweroff_limit;
+        let limit = self.poweroff_limit * self.patience;
+        let deadline = Instant::now() + limit;
         while self.qemu.end()?.is_none() {
             if Instant::now() > deadline {
                 return Err(failed(
                     "the guest did not turn itself off",
                     format!(
                         "it was still running after {} s{}",
-                        self.poweroff_limit.as_secs(),
+                        limit.as_secs(),
                         last_words(&self.folder.path)
                     ),
                     "something in it holds the shutdown up; read the console above",

@@ -185,6 +185,11 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
     let accel = accel::find(sysroot)?;
     let mut cmdline: Vec<String> = CMDLINE.iter().map(|word| (*word).to_owned()).collect();
     cmdline.push(format!("atom.release={}", sysroot.kernel().release));
+    let (words, memory_mib) = match sysroot.flavour() {
+        None => (Vec::new(), config.memory_mib),
+        Some(flavour) => (flavour.words(), flavour.memory_mib(config.memory_mib)),
+    };
+    cmdline.extend(words);
     let modules =
         [("virtio_blk", !config.disks_mib.is_empty()), ("virtio_net", config.server_mib > 0)];
     let wanted: Vec<_> =
@@ -214,7 +219,7 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
             true => accel::COUNTED.to_vec(),
         })
         .arg("-m")
-        .arg(config.memory_mib.to_string())
+        .arg(memory_mib.to_string())
         .arg("-smp")
         .arg(config.vcpus.to_string())
         .args(["-kernel", &sysroot.vmlinuz(), "-initrd", &format!("/mnt/vm/{INITRD}")])

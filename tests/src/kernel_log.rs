@@ -44,6 +44,11 @@ const RULES: &[(&str, &str)] = &[
     ("self-detected stall", "RCU stalled"),
     ("detected expedited stalls", "RCU stalled"),
     ("starved for", "RCU stalled"),
+    ("ODEBUG: Out of memory", "a detector gave up"),
+    ("ODEBUG:", "a kernel object was used out of order"),
+    ("Kernel memory leak detector disabled", "a detector gave up"),
+    ("turning off the locking correctness validator", "a detector gave up"),
+    ("trying to register non-static key", "a lock was not initialised, and a detector gave up"),
     ("unreferenced object", "memory was leaked"),
     ("new suspected memory leaks", "memory was leaked"),
     ("refcount_t:", "a reference count went wrong"),
@@ -105,6 +110,10 @@ pub const OOPS_IN: &str = "oops in ";
 /// the name of a function that must have asked for it.
 pub const SHORTAGE_IN: &str = "no memory in ";
 
+/// What an allowed text begins with that stands for a kernel that is broken on purpose; behind it come parts of a line that must
+/// be there, with ` .. ` between them. Nothing else is judged then.
+pub const BROKEN: &str = "broken: ";
+
 /// Finds every line that must not be there. A line that contains one of the `allowed` texts is passed over: scenarios
 /// list there what they provoke on purpose.
 ///
@@ -112,6 +121,11 @@ pub const SHORTAGE_IN: &str = "no memory in ";
 /// second one, one elsewhere, or none at all is a finding.
 pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
     let lines: Vec<&str> = log.lines().collect();
+    let mut broken =
+        allowed.iter().filter_map(|text| text.as_ref().strip_prefix(BROKEN)).peekable();
+    if broken.peek().is_some() {
+        return broken.filter_map(|text| silence(&lines, text)).collect();
+    }
     let mut findings = Vec::new();
     let mut passed_over = Vec::new();
     let mut oopses = oopses(&lines);
@@ -141,6 +155,21 @@ pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
     }));
     findings.sort_by_key(|finding| finding.line);
     findings
+}
+
+/// The finding that a text is not there which a detector must have said.
+fn silence(lines: &[&str], text: &str) -> Option<Finding> {
+    let said = !text.is_empty() && lines.iter().any(|line| has_parts(line, text));
+    (!said).then(|| Finding {
+        line: lines.len(),
+        meaning: "the kernel was broken on purpose, and a detector was silent".to_owned(),
+        text: format!("{BROKEN}{text}"),
+    })
+}
+
+fn has_parts(line: &str, text: &str) -> bool {
+    let mut parts = text.split(" .. ");
+    parts.try_fold(line, |rest, part| rest.split_once(part).map(|(_, rest)| rest)).is_some()
 }
 
 /// One report of an oops, from its first line to its end mark.
@@ -259,6 +288,10 @@ mod tests {
             "BUG: KASAN: slab-use-after-free in f+0x1",
             "UBSAN: array-index-out-of-bounds in a.c:1",
             "BUG: KCSAN: data-race in f / g",
+            "ODEBUG: free active (active state 0) object: 1 object type: timer_list hint: f+0x0",
+            "kmemleak: Kernel memory leak detector disabled",
+            "turning off the locking correctness validator.",
+            "INFO: trying to register non-static key.",
             "unreferenced object 0xffff888000000000 (size 64):",
             "refcount_t: underflow; use-after-free.",
             "BUG: scheduling while atomic: fio/1/0x00000002",
@@ -312,6 +345,18 @@ mod tests {
         let log = oops("_RNvNtCs123_12payload_main5fault8in_adopt");
         assert_eq!(scan(&log, &["oops in in_adopt"]), []);
         assert!(!scan(&log, NONE).is_empty());
+    }
+
+    #[test]
+    fn a_detector_that_is_silent_about_what_is_broken_is_found() {
+        let log = "BUG: KASAN: slab-use-after-free in broken_init+0x1\nCall Trace:\n";
+        assert_eq!(scan(log, &["broken: KASAN: slab-use-after-free in broken"]), []);
+        let findings = scan(log, &["broken: BUG: KCSAN: data-race in broken"]);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].meaning.contains("silent"));
+        assert_eq!(scan(log, &["broken: "]).len(), 1);
+        assert_eq!(scan(log, &["broken: KASAN: .. in broken_init", "broken: Call Trace"]), []);
+        assert_eq!(scan(log, &["broken: in broken_init .. KASAN"]).len(), 1);
     }
 
     #[test]

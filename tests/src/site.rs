@@ -15,6 +15,8 @@ use atomctl::upgrade::{self, insert_payload, registered, Options};
 use atomctl::volume::machine;
 use atomctl::volume::{self, Create, Kind};
 
+use crate::patience;
+
 /// Where the modules are on a guest.
 pub const MODULES: &str = "/lib/atom";
 
@@ -66,7 +68,7 @@ impl Site {
         let site = Self {
             node: Local::open()?,
             modules: modules.to_owned(),
-            deadline: Duration::from_secs(10),
+            deadline: patience::scaled(Duration::from_secs(10)),
         };
         let id = site.insert(&site.file(version))?;
         site.adopt(id)?;

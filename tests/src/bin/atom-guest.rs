@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{bench, demo, greedy, load, matrix, scenarios};
+use atom_tests::{bench, demo, greedy, leaks, load, matrix, scenarios};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | kernel-log";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | kernel-log | leaks";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -31,6 +31,7 @@ fn run() -> Result<bool> {
     match args.as_slice() {
         ["agent"] => match agent::run()? {},
         ["kernel-log"] => print!("{}", kmsg::read()?),
+        ["leaks"] => print!("{}", leaks::find()?),
         ["scenarios"] => {
             let all: Vec<_> = scenarios::ALL.iter().map(|s| s.describe()).collect();
             println!("{}", serde_json::to_string(&all)?);

@@ -2,13 +2,17 @@
 //! What a scenario is given.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::guest::command_line::CommandLine;
-use crate::power;
+use crate::{patience, power};
+
+/// The fact with what was measured and not judged, because it is a time and the kernel a debug kernel.
+pub const NOT_JUDGED: &str = "not_judged";
 
 /// The guest as a scenario sees it, and the notes that it takes.
 pub struct Context {
@@ -29,6 +33,20 @@ impl Context {
     /// What the host put on the kernel's command line for us.
     pub fn command_line(&self) -> &CommandLine {
         &self.command_line
+    }
+
+    /// Makes sure that something took no longer than this. On a debug kernel, where the length says nothing, it is noted as
+    /// not judged.
+    pub fn ensure_within(&mut self, what: &str, took: Duration, limit: Duration) -> Result<()> {
+        if patience::factor() == 1 {
+            anyhow::ensure!(took <= limit, "{what} took {took:?}, more than {limit:?}");
+            return Ok(());
+        }
+        let list = self.facts.entry(NOT_JUDGED).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(list) = list {
+            list.push(format!("{what}: {took:?}").into());
+        }
+        Ok(())
     }
 
     /// Tells the host what the scenario is about to do: the last step names the place of a hang.

@@ -12,12 +12,14 @@ mod completion_races_teardown;
 mod context;
 mod cuts;
 mod dead;
+mod detectors;
 mod failpoints;
 mod faults;
 mod guest;
 mod half_adopted;
 mod handles;
 mod hostile;
+mod kernel_faults;
 mod large_discard;
 mod live_too_early;
 mod living;
@@ -54,7 +56,7 @@ mod walk;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-pub use context::Context;
+pub use context::{Context, NOT_JUDGED};
 pub use table::ALL;
 
 /// The name and version of the document that a scenario ends with.
@@ -79,6 +81,8 @@ pub struct Machine {
     /// A node that boots again from an initramfs of its own, with its root file system on `/dev/atom/root`: each boot but the
     /// last writes on the first of its disks the length of the initramfs, 8 bytes, little-endian, and then the initramfs.
     pub own_initramfs: bool,
+    /// The kernel that it needs.
+    pub kernel: Kernel,
     /// It takes long, and shows little that others do not: only with `--slow`, or by its name.
     pub only_slow: bool,
 }
@@ -93,6 +97,32 @@ pub enum Tools {
     Large,
     /// A whole Debian on a disk of its own, booted by systemd, with nothing of Atom but packages in `/packages`.
     Node,
+}
+
+/// The kernel that a scenario needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernel {
+    /// The stock kernel or a debug kernel.
+    Any,
+    /// The stock kernel.
+    Stock,
+    /// The debug kernel of the flavour `debug`.
+    Debug,
+    /// The debug kernel of the flavour `kcsan`.
+    Kcsan,
+}
+
+impl Kernel {
+    /// Whether a kernel will do: the flavour of a debug kernel, or none for the stock kernel.
+    pub fn is(self, flavour: Option<&str>) -> bool {
+        match self {
+            Kernel::Any => true,
+            Kernel::Stock => flavour.is_none(),
+            Kernel::Debug => flavour == Some("debug"),
+            Kernel::Kcsan => flavour == Some("kcsan"),
+        }
+    }
 }
 
 /// What becomes of the power of a machine. In each boot the scenario runs anew, with the disks and the notes of the boot
@@ -131,6 +161,7 @@ pub const PLAIN: Machine = Machine {
     server_mib: 0,
     power: Power::Stays,
     own_initramfs: false,
+    kernel: Kernel::Any,
     only_slow: false,
 };
 
@@ -165,6 +196,7 @@ pub struct Description {
     pub server_mib: u64,
     pub power: Power,
     pub own_initramfs: bool,
+    pub kernel: Kernel,
     pub only_slow: bool,
     pub expected_log: Vec<String>,
     pub limit_seconds: u64,
@@ -195,6 +227,7 @@ impl Scenario {
             server_mib: self.machine.server_mib,
             power: self.machine.power,
             own_initramfs: self.machine.own_initramfs,
+            kernel: self.machine.kernel,
             only_slow: self.machine.only_slow,
             expected_log: self.expected_log.iter().map(|s| (*s).to_owned()).collect(),
             limit_seconds: self.limit_seconds,

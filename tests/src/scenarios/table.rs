@@ -2,12 +2,12 @@
 //! The list of scenarios.
 
 use super::{
-    assembled, busy, changes, completion_races_teardown, cuts, dead, failpoints, faults, guest,
-    half_adopted, handles, hostile, large_discard, live_too_early, living, machine, mixed, network,
-    nobody, node, packages, pause, preserved, recover, refusals, root, root_disk, saturated_queue,
-    semantics, shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers,
-    tool, tool_failpoints, upgrades, versions, volumes, walk, Machine, Power, Scenario, Tools,
-    LARGE, PLAIN,
+    assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints, faults,
+    guest, half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early, living,
+    machine, mixed, network, nobody, node, packages, pause, preserved, recover, refusals, root,
+    root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
+    started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
+    walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -17,6 +17,11 @@ const DISKS: Machine = Machine { disks_mib: &[64, 64, 64], ..VOLUMES };
 
 /// A node.
 const NODE: Machine = Machine { tools: Tools::Node, ..PLAIN };
+
+/// A debug kernel that is about to be broken.
+const BROKEN: Machine = Machine { kernel: Kernel::Debug, ..PLAIN };
+/// The debug kernel, for faults of its own, with a disk.
+const FAULTS: Machine = Machine { kernel: Kernel::Debug, disks_mib: &[64], ..VOLUMES };
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
@@ -1019,5 +1024,85 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: tool_failpoints::a_journal_that_fails_costs_a_warning_and_nothing_else,
+    },
+    Scenario {
+        name: "a_use_after_free_is_found",
+        what: "KASAN finds a read of freed memory.",
+        machine: BROKEN,
+        expected_log: &["broken: BUG: KASAN: slab-use-after-free in .. uses_freed_memory"],
+        limit_seconds: 60,
+        run: detectors::use_after_free,
+    },
+    Scenario {
+        name: "a_write_beyond_the_end_is_found",
+        what: "KASAN finds a write behind the end of an object, inside of the allocator's.",
+        machine: BROKEN,
+        expected_log: &["broken: BUG: KASAN: slab-out-of-bounds in .. writes_beyond_the_end"],
+        limit_seconds: 60,
+        run: detectors::out_of_bounds,
+    },
+    Scenario {
+        name: "a_wrong_lock_order_is_found",
+        what: "Lockdep finds two locks that are taken in both orders, without a deadlock.",
+        machine: BROKEN,
+        expected_log: &["broken: possible circular locking dependency detected", "broken: broken_second"],
+        limit_seconds: 60,
+        run: detectors::lock_order,
+    },
+    Scenario {
+        name: "a_sleep_in_atomic_context_is_found",
+        what: "DEBUG_ATOMIC_SLEEP finds a mutex that is taken with a spinlock held.",
+        machine: BROKEN,
+        expected_log: &["broken: BUG: sleeping function called from invalid context"],
+        limit_seconds: 60,
+        run: detectors::sleep_in_atomic,
+    },
+    Scenario {
+        name: "a_leak_is_found",
+        what: "Kmemleak finds memory that nobody can free any more.",
+        machine: BROKEN,
+        expected_log: &["broken: unreferenced object", "broken: 6broken5leaks"],
+        limit_seconds: 60,
+        run: detectors::leak,
+    },
+    Scenario {
+        name: "a_timer_that_is_freed_while_armed_is_found",
+        what: "DEBUG_OBJECTS finds memory that is freed with an armed timer in it.",
+        machine: BROKEN,
+        expected_log: &["broken: ODEBUG: free active .. timer_list"],
+        limit_seconds: 60,
+        run: detectors::armed_timer,
+    },
+    Scenario {
+        name: "a_data_race_is_found",
+        what: "KCSAN finds two processors that write one word.",
+        machine: Machine { kernel: Kernel::Kcsan, ..PLAIN },
+        expected_log: &["broken: BUG: KCSAN: data-race in .. race"],
+        limit_seconds: 60,
+        run: detectors::data_race,
+    },
+    Scenario {
+        name: "an_upgrade_outlives_each_allocation_that_fails",
+        what: "Each allocation of Atom's, or of a payload that Atom calls, fails in an upgrade of its own: done, or the old payload serves and a retry succeeds.",
+        machine: FAULTS,
+        expected_log: &[],
+        limit_seconds: 900,
+        run: kernel_faults::an_upgrade_outlives_each_allocation_that_fails,
+    },
+    Scenario {
+        name: "an_upgrade_outlives_any_allocation_of_its_task_that_fails",
+        what: "The same with allocations of the kernel for the task that upgrades, at random.",
+        machine: FAULTS,
+        expected_log: &[],
+        limit_seconds: 900,
+        run: kernel_faults::an_upgrade_outlives_any_allocation_of_its_task_that_fails,
+    },
+    Scenario {
+        name: "an_upgrade_outlives_bios_of_its_task_that_fail",
+        what: "Bios of the task that upgrades fail at the disk of a volume: done, or the old payload serves; what was written is there.",
+        machine: FAULTS,
+        expected_log: &["I/O error, dev vda", "Buffer I/O error on dev vda"],
+        limit_seconds: 900,
+        run: kernel_faults::an_upgrade_outlives_bios_of_its_task_that_fail,
     },
 ];

@@ -86,12 +86,14 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         report(matrix::run(&sysroot, &product::guest(&sysroot)?, &wish));
         return print(args, &verdicts);
     }
-    if !args.vm_only {
+    // What runs on the host is the same whatever kernel is asked for.
+    let vm_only = args.vm_only || target.flavour().is_some();
+    if !vm_only {
         gates::host_side(|name| args.wants(name), &mut report)?;
     }
     if !args.host_only {
         let sysroot = Sysroot::open(target)?;
-        if !args.vm_only {
+        if !vm_only {
             gates::collection(&sysroot, |name| args.wants(name), &mut report);
             gates::kernel_side(&sysroot, |name| args.wants(name), &mut report)?;
         }
@@ -131,7 +133,15 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     let mut wanted = scenario::all()?;
     let all = args.slow || args.filter.is_some();
     wanted.retain(|description| args.wants(&description.name) && (all || !description.only_slow));
-    let fleet = args.wants(fleet::NAME);
+    let flavour = sysroot.flavour().map(|flavour| flavour.name());
+    wanted.retain(|description| {
+        let runs = description.kernel.is(flavour);
+        if !runs {
+            eprintln!("not run  {} (its kernel: {:?})", description.name, description.kernel);
+        }
+        runs
+    });
+    let fleet = args.wants(fleet::NAME) && flavour.is_none();
     let matrix = all && args.wants(matrix::NAME);
     if wanted.is_empty() && !fleet && !matrix {
         return Ok(());

@@ -181,7 +181,8 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
         Mode::Clippy => "check",
     };
     let shown = Path::new(&spec.flavour).join(object).display().to_string();
-    let log = sysroot.products().join("logs").join(format!("{verb}-{}.log", shown.replace('/', "-")));
+    let log =
+        sysroot.products().join("logs").join(format!("{verb}-{}.log", shown.replace('/', "-")));
     let step = Step::start(format!("{verb} {shown}.ko"), &log)?;
     let mut chroot = sysroot.chroot().bind(dir, object);
     let mut symbols = Vec::new();

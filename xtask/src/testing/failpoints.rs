@@ -19,7 +19,11 @@ pub fn check(sysroot: &Sysroot) -> Result<()> {
     let repository = places::repository();
     let atom = names(&repository.join("atom/points.rs"))?;
     let payload = names(&repository.join("payload/src/points.rs"))?;
-    both(&kbuild::loadable(sysroot, modules::ATOM), &with_failpoints(sysroot, modules::ATOM), &atom)?;
+    both(
+        &kbuild::loadable(sysroot, modules::ATOM),
+        &with_failpoints(sysroot, modules::ATOM),
+        &atom,
+    )?;
     for version in modules::payload_versions()? {
         let release = kbuild::loadable(sysroot, &version.object);
         match version.failpoints {

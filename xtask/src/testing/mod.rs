@@ -13,6 +13,7 @@ mod packages;
 pub mod scenario;
 pub mod streams;
 
+use atom_tests::scenarios::NOT_JUDGED;
 use serde::Serialize;
 
 /// How one test went.
@@ -36,6 +37,10 @@ impl Verdict {
     pub fn show(&self) {
         let word = if self.passed { "pass" } else { "FAIL" };
         eprintln!("{word}  {} ({:.1} s)", self.name, self.seconds);
+        let not_judged = self.facts.get(NOT_JUDGED).and_then(|list| list.as_array());
+        for what in not_judged.into_iter().flatten() {
+            eprintln!("      not judged on this kernel: {}", what.as_str().unwrap_or_default());
+        }
         if let Some(why) = &self.why {
             eprintln!("      {}", why.trim_end().replace('\n', "\n      "));
         }

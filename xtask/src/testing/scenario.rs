@@ -14,6 +14,7 @@ use atom_tests::{console, kernel_log, power};
 use super::cuts::{Cut, Cuts, PowerSwitch};
 use super::Verdict;
 use crate::command_line::CommandLine;
+use crate::kernel::flavour::Flavour;
 use crate::sysroot::Sysroot;
 use crate::vm::initramfs::{Initramfs, SEED};
 use crate::vm::link::Stream;
@@ -182,6 +183,11 @@ impl Boot<'_> {
         Ok(vm)
     }
 
+    /// On a node somebody else is the first process, and the packages have taken their modules with them.
+    fn looks_for_leaks(&self) -> bool {
+        self.sysroot.flavour() == Some(Flavour::Debug) && self.scenario.tools != Tools::Node
+    }
+
     fn exec(&mut self, vm: &Vm, mut on_note: impl FnMut(&str)) -> (Result<i32>, Said) {
         let mut said = Said::default();
         let name = self.scenario.name.as_str();
@@ -229,7 +235,9 @@ impl Boot<'_> {
         let mut outcome: Outcome = serde_json::from_str(&document).with_context(|| {
             format!("the scenario exited with {code} and left no result, but `{document}`")
         })?;
-        let log = vm.kernel_log()?;
+        let leaks = if self.looks_for_leaks() { vm.leaks()? } else { String::new() };
+        std::fs::write(vm.dir().join("kmemleak.log"), &leaks)?;
+        let log = [vm.kernel_log()?, leaks].concat();
         std::fs::write(vm.dir().join("kernel.log"), &log)?;
         let findings = kernel_log::scan(&log, &self.scenario.expected_log);
         let dir = vm.dir().to_owned();

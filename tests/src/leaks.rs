@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! Memory of the kernel's that nobody knows the address of any more, as kmemleak finds it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+/// What scans when it is written to, and lists what was found when it is read.
+const FILE: &str = "/sys/kernel/debug/kmemleak";
+
+/// What has been allocated within this time before a scan is not reported by it: `MSECS_MIN_AGE` in `mm/kmemleak.c`.
+const YOUNG: Duration = Duration::from_millis(5100);
+
+/// Scans twice and returns the list, which is empty where the kernel does not look for leaks. The first scan takes the
+/// checksum of each object; what still nobody refers to in the second, with the same content, is a leak. The second begins
+/// when what was allocated before the first is old enough.
+pub fn find() -> Result<String> {
+    if !Path::new(FILE).exists() {
+        return Ok(String::new());
+    }
+    let begun = Instant::now();
+    scan()?;
+    std::thread::sleep(YOUNG.saturating_sub(begun.elapsed()));
+    scan()?;
+    fs::read_to_string(FILE).context(FILE)
+}
+
+/// Returns when the scan is done. The kernel refuses it when kmemleak has turned itself off, having run out of memory.
+fn scan() -> Result<()> {
+    fs::write(FILE, "scan").context("kmemleak does not scan")
+}

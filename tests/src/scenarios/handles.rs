@@ -85,7 +85,7 @@ pub fn devices_open_and_close_while_io_is_held(context: &mut Context) -> Result<
     drop(before);
     let took = begun.elapsed();
     context.fact("opens_while_held_us", took.as_micros() / 200);
-    ensure!(took < Duration::from_secs(5), "200 opens took {took:?} while I/O was held");
+    context.ensure_within("200 opens while I/O was held", took, Duration::from_secs(5))?;
     ensure!(!reader.is_finished(), "a read came back while nobody was adopted");
 
     context.step("serving again");

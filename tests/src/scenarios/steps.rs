@@ -65,7 +65,7 @@ pub fn a_candidate_may_fail_in_every_step(context: &mut Context) -> Result<()> {
     for case in CANDIDATE {
         context.step(case.what);
         let id = insert(&site, case, 1)?;
-        let report = tried(&site, id, case, "1.1.0")?;
+        let report = tried(context, &site, id, case, "1.1.0")?;
         note(context, case, &report);
         if case.outcome != outcome::DONE {
             context.step(&format!("{}: again", case.what));
@@ -89,7 +89,7 @@ pub fn a_live_payload_may_fail_in_every_step(context: &mut Context) -> Result<()
         // Background work that is left for ever is left a hundred times: then it ends.
         let id = insert(&site, case, if case.kind == LEFT { 100 } else { 1 })?;
         ensure!(switch(&site, id)?.outcome == outcome::DONE, "it did not become live");
-        let report = tried(&site, next, case, "9.0.0-fault")?;
+        let report = tried(context, &site, next, case, "9.0.0-fault")?;
         note(context, case, &report);
         if case.outcome != outcome::DONE {
             context.step(&format!("{}: again", case.what));
@@ -130,7 +130,13 @@ fn switch(site: &Site, target: u32) -> Result<Report> {
 }
 
 /// A handoff with a fault in it, and what must hold after it.
-fn tried(site: &Site, target: u32, case: &Case, before: &str) -> Result<Report> {
+fn tried(
+    context: &mut Context,
+    site: &Site,
+    target: u32,
+    case: &Case,
+    before: &str,
+) -> Result<Report> {
     let sequence = newest(site)?;
     let report = match switch(site, target) {
         Ok(report) => report,
@@ -148,7 +154,7 @@ fn tried(site: &Site, target: u32, case: &Case, before: &str) -> Result<Report> 
     }
     ensure!(site.live()? == before, "{}: {} serves", case.what, site.live()?);
     let pause = Duration::from_nanos(report.pause_ns);
-    ensure!(pause < DEADLINE + SLACK, "{}: a pause of {pause:?}", case.what);
+    context.ensure_within(&format!("{}: the pause", case.what), pause, DEADLINE + SLACK)?;
     Ok(report)
 }
 

@@ -29,7 +29,7 @@ quiet_cmd_own_bindgen = BINDGEN $@
 "#;
 
 /// Writes the file from the spec.
-pub fn text(spec: &ModuleSpec, mode: Mode) -> String {
+pub fn text(spec: &ModuleSpec, mode: Mode, rust_flags: &[&str]) -> String {
     let objects: Vec<String> = std::iter::once(&spec.root)
         .chain(&spec.c_files)
         .map(|file| format!("{}.o", file.rsplit_once('.').map_or(file.as_str(), |f| f.0)))
@@ -44,6 +44,9 @@ pub fn text(spec: &ModuleSpec, mode: Mode) -> String {
     }
     for cfg in &spec.cfgs {
         text.push_str(&format!("rustflags-y += --cfg '{cfg}'\n"));
+    }
+    for flag in rust_flags {
+        text.push_str(&format!("rustflags-y += {flag}\n"));
     }
     if mode == Mode::Clippy {
         text.push_str("rustflags-y += -Dwarnings\n");
@@ -88,12 +91,12 @@ mod tests {
             bindings: vec![bindings],
             ..ModuleSpec::default()
         };
-        let made = text(&spec, Mode::Build);
+        let made = text(&spec, Mode::Build, &[]);
         assert!(made.contains("$(obj)/nbd/socket_bindings.rs: $(src)/nbd/socket.h FORCE\n\t$(call"));
         assert!(made.contains("$(obj)/payload_main.o: $(obj)/nbd/socket_bindings.rs\n"));
         assert!(made.contains("--allowlist-function 'sk_set_memalloc|sock_no_linger'\n"));
         let without = ModuleSpec { bindings: Vec::new(), ..spec };
-        assert!(!text(&without, Mode::Build).contains("bindgen"));
+        assert!(!text(&without, Mode::Build, &[]).contains("bindgen"));
     }
 
     #[test]
@@ -106,7 +109,7 @@ mod tests {
             env: vec![("PAYLOAD_VERSION".into(), "1.0.0".into())],
             ..ModuleSpec::default()
         };
-        let text = text(&spec, Mode::Build);
+        let text = text(&spec, Mode::Build, &[]);
         assert!(text.contains("payload_1_0_0-y := payload_main.o glue.o\n"));
         assert!(text.contains("--cfg 'payload_schema=\"1\"'\n"));
         assert!(text.contains("--cfg 'faulty'\n"));

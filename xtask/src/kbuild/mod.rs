@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::fingerprint::Fingerprint;
+use crate::kernel::flavour::Flavour;
 use crate::lock::{self, Lock};
 use crate::places;
 use crate::problem::failed;
@@ -146,7 +147,8 @@ fn build_side_by_side(specs: Vec<&ModuleSpec>, sysroot: &Sysroot, mode: Mode) ->
 
 fn build_one(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode) -> Result<()> {
     let dir = mode.staging(sysroot, &spec.flavour, &spec.object);
-    let staged = staging::stage(spec, &dir, &kbuild_file::text(spec, mode))
+    let rust_flags = sysroot.flavour().map_or(&[][..], Flavour::rust_flags);
+    let staged = staging::stage(spec, &dir, &kbuild_file::text(spec, mode, rust_flags))
         .with_context(|| format!("cannot stage the sources of {}", spec.object))?;
     let mut state = Fingerprint::default();
     state.add(sysroot.name()).add(staged.name());

@@ -37,8 +37,7 @@ const HERE: &str = "/mnt/kernel";
 /// LLVM's linker and tools, in the version of the sysroot's clang. They are unpacked and not installed.
 const FETCH_TOOLS: &str = r#"
 cd /mnt/kernel; rm -rf tools; mkdir -p tools/bin; cd tools
-clang=$(readlink -f /usr/bin/clang); version=${clang##*-}
-case $clang in */llvm-*/*) version=${clang#*/llvm-}; version=${version%%/*} ;; esac
+clang=$(readlink -f /usr/bin/clang); version=${clang#*/llvm-}; version=${version%%/*}
 apt-get download "lld-$version" "llvm-$version"
 for package in *.deb; do dpkg-deb -x "$package" .; done
 rm *.deb
@@ -49,6 +48,14 @@ done
 # LLVM's own is linked to libraries that nothing else here needs.
 ln -s /usr/bin/objdump bin/llvm-objdump
 for tool in clang clang++; do ln -s "/usr/lib/llvm-$version/bin/$tool" bin/; done
+"#;
+
+/// What describes x86-64 to rustc allows some sanitizers, and not the one that KCSAN is made of. This makes one that does; the
+/// source itself stays as it is.
+const ALLOW_SANITIZER: &str = r#"
+theirs=$1/scripts/generate_rust_target.rs ours=/mnt/kernel/generate_rust_target.rs
+sed 's/\["kcfi", "kernel-address"\]/["kcfi", "kernel-address", "thread"]/' "$theirs" > "$ours"
+grep -q '"kernel-address", "thread"' "$ours"
 "#;
 
 /// What guests boot from, laid out as in the stock kernel's packages.
@@ -65,7 +72,8 @@ rm -f "image/usr/lib/modules/$release/build" "image/usr/lib/modules/$release/sou
 pub fn open(stock: Sysroot, flavour: Flavour) -> Result<Sysroot> {
     let config = flavour.config();
     let mut key = Fingerprint::default();
-    key.add(VERSION.to_le_bytes()).add(stock.name()).add(&config).add(FETCH_TOOLS).add(INSTALL);
+    key.add(VERSION.to_le_bytes()).add(stock.name()).add(&config).add(FETCH_TOOLS);
+    key.add(ALLOW_SANITIZER).add(INSTALL);
     let cache = places::cache()?;
     let dir = cache.join(format!("kernel-{}-{}", flavour.name(), key.name()));
     let release = release(stock.kernel(), flavour);
@@ -88,6 +96,15 @@ pub fn open(stock: Sysroot, flavour: Flavour) -> Result<Sysroot> {
     stages.run("tools", "fetch LLVM's linker and tools", |step| {
         step.run(&inside.shell(FETCH_TOOLS))
     })?;
+    let inside = if flavour == Flavour::Kcsan {
+        stages.run("target", "describe the processor to rustc", |step| {
+            step.run(&inside.shell(ALLOW_SANITIZER).args(["target", &source]))
+        })?;
+        let described = "generate_rust_target.rs";
+        inside.cover(&dir.join(described), &format!("{source}/scripts/{described}"))
+    } else {
+        inside
+    };
     let make = |goals: &[&str]| {
         let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
         inside

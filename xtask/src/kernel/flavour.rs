@@ -48,6 +48,20 @@ impl Flavour {
         [include_str!("config/guest.config"), include_str!("config/checks.config"), own].concat()
     }
 
+    /// What Rust modules are compiled with besides. The kernel's build system instruments Rust for KASAN by itself, and for
+    /// KCSAN only C. These are its flags for C, in `scripts/Makefile.kcsan`, as rustc takes them.
+    pub fn rust_flags(self) -> &'static [&'static str] {
+        match self {
+            Flavour::Debug => &[],
+            Flavour::Kcsan => &[
+                "-Zsanitizer=thread",
+                "-Cllvm-args=-tsan-compound-read-before-write=1",
+                "-Cllvm-args=-tsan-distinguish-volatile=1",
+                "-Cllvm-args=-tsan-instrument-func-entry-exit=0",
+            ],
+        }
+    }
+
     /// What goes on its command line.
     pub fn words(self) -> Vec<String> {
         let own: &[&str] = match self {

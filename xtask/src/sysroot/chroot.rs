@@ -22,7 +22,7 @@ mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/mnt"
 while [ "$count" -gt 0 ]; do
-  mkdir -p "$root/mnt/$2"
+  [ -e "$root/mnt/$2" ] || mkdir -p "$root/mnt/$2"
   mount --bind "$1" "$root/mnt/$2"
   shift 2; count=$((count - 1))
 done
@@ -70,9 +70,9 @@ impl Chroot {
         self
     }
 
-    /// Shows the host's folder `from` in the place of `folder`, as in `/opt/kernel`.
-    pub fn cover(self, from: &Path, folder: &str) -> Self {
-        self.bind(from, &format!("..{folder}"))
+    /// Shows the host's folder or file `from` in the place of one inside, as `/opt/kernel`.
+    pub fn cover(self, from: &Path, place: &str) -> Self {
+        self.bind(from, &format!("..{place}"))
     }
 
     /// Sets a variable of the environment of every command inside.

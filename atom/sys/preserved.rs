@@ -101,6 +101,8 @@ impl PinnedDrop for PageStore {
             let mut page = bindings::xa_find(pages, &mut index, usize::MAX, bindings::XA_PRESENT);
             while !page.is_null() {
                 bindings::__free_pages(page.cast(), 0);
+                // A kernel that is built to be preempted anywhere has no such function.
+                #[cfg(any(not(CONFIG_PREEMPTION), CONFIG_PREEMPT_DYNAMIC))]
                 bindings::__cond_resched();
                 page = bindings::xa_find_after(pages, &mut index, usize::MAX, bindings::XA_PRESENT);
             }

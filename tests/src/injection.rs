@@ -38,12 +38,6 @@ impl Fault {
         let file = format!("{}/{name}", self.folder());
         fs::write(&file, value).with_context(|| format!("{file}: {value}"))
     }
-
-    fn get(self, name: &str) -> Result<i64> {
-        let file = format!("{}/{name}", self.folder());
-        let text = fs::read_to_string(&file).context(file)?;
-        Ok(text.trim().parse()?)
-    }
 }
 
 /// Faults that are armed. Dropping it disarms them.
@@ -79,17 +73,9 @@ impl Armed {
         Ok(armed)
     }
 
-    /// From here on all of it fails in doomed tasks, so many times.
-    pub fn always(&self, times: i64) -> Result<()> {
-        self.faults.iter().try_for_each(|fault| {
-            fault.set("times", &times.to_string())?;
-            fault.set("probability", "100")
-        })
-    }
-
-    /// How many of the times are left.
-    pub fn left(&self) -> Result<i64> {
-        self.faults.iter().map(|fault| fault.get("times")).sum()
+    /// From here on all of it fails in doomed threads.
+    pub fn always(&self) -> Result<()> {
+        self.faults.iter().try_for_each(|fault| fault.set("probability", "100"))
     }
 }
 

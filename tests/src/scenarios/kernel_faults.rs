@@ -188,7 +188,7 @@ pub fn an_upgrade_outlives_bios_of_its_task_that_fail(context: &mut Context) -> 
     context.run(&["sync", &volume])?;
     injection::fail_disk(DISK, true)?;
     let armed = Armed::new(&[Fault::Bio], None)?;
-    armed.always(-1)?;
+    armed.always()?;
     // It is alive: a read of this task fails at the disk.
     ensure!(injection::doomed(|| read(&disk))?.is_err(), "{disk} was read");
     ensure!(read(&disk).is_ok(), "{disk} is not read by others");

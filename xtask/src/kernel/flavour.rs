@@ -69,16 +69,15 @@ impl Flavour {
             Flavour::Debug => &["kasan_multi_shot"],
             Flavour::Kcsan => &[],
         };
-        let told =
-            [format!("atom.kernel={}", self.name()), format!("atom.patience={}", self.patience())];
-        WORDS.iter().chain(own).map(|word| (*word).to_owned()).chain(told).collect()
+        let told = format!("atom.patience={}", self.patience());
+        let words = WORDS.iter().chain(own).map(|word| (*word).to_owned());
+        words.chain([told]).collect()
     }
 
     /// How many times as long as on the stock kernel something may take.
     pub fn patience(self) -> u32 {
         match self {
-            Flavour::Debug => 5,
-            Flavour::Kcsan => 5,
+            Flavour::Debug | Flavour::Kcsan => 5,
         }
     }
 

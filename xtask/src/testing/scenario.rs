@@ -183,9 +183,8 @@ impl Boot<'_> {
         Ok(vm)
     }
 
-    /// On a node somebody else is the first process, and the packages have taken their modules with them.
     fn looks_for_leaks(&self) -> bool {
-        self.sysroot.flavour() == Some(Flavour::Debug) && self.scenario.tools != Tools::Node
+        self.sysroot.flavour() == Some(Flavour::Debug)
     }
 
     fn exec(&mut self, vm: &Vm, mut on_note: impl FnMut(&str)) -> (Result<i32>, Said) {

@@ -38,4 +38,6 @@ install() {
     inst_rules 60-atom.rules
     inst_multiple -o /etc/atom/atom.toml /etc/atom/volumes.toml /etc/atom/live /var/lib/atom/live
     inst_hook initqueue/settled 50 "$moddir/atom-start.sh"
+    # With systemd there is no such queue otherwise, when all disks are found by udev alone.
+    dracut_need_initqueue
 }

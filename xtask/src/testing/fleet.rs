@@ -487,7 +487,7 @@ impl<'a> Fleet<'a> {
         let ssh = sysroot.chroot().bind(&self.folder, "fleet").command("ssh");
         let options = "-o BatchMode=yes -o IdentityFile=/mnt/fleet/key -o UserKnownHostsFile=/mnt/fleet/known_hosts";
         let program = bin.join("ssh");
-        std::fs::write(&program, format!("#!/bin/sh\nexec {ssh} {options} \"$@\"\n"))?;
+        std::fs::write(&program, format!("#!/bin/sh\n{ssh} {options} \"$@\"\n"))?;
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
         let path = std::env::var("PATH").unwrap_or_default();
         let host = format!("ssh://root@127.0.0.1:{}", self.node(0)?.ssh_port());

@@ -54,33 +54,40 @@ impl Around {
         if seen.len() < 3 {
             return None;
         }
-        let part = |from: f64, to: f64| {
-            // What was completed since the sample before it belongs to the first one.
-            let before = seen.iter().rfind(|(at, _)| *at < from);
-            let within = seen.iter().filter(|(at, _)| (from..to).contains(at));
-            Part::of(before, within.copied().collect())
-        };
-        let infinite = f64::INFINITY;
+        // Nothing is completed while I/O is held. So what was completed between the last sample before and the first
+        // one within belongs to the time before, and that at the other end to the time after.
+        let (begins, ends) = (
+            seen.partition_point(|(at, _)| *at < 0.0),
+            seen.partition_point(|(at, _)| *at < pause),
+        );
+        let until = if begins < ends { begins.saturating_add(1) } else { begins };
+        let range = |from: usize, to: usize| seen.get(from..to).unwrap_or_default();
+        let (early, meanwhile, late) =
+            (range(0, begins), range(begins, ends), range(ends, seen.len()));
+        let held = Part::of(meanwhile, meanwhile);
+        let gap = if held.completed == 0 { pause } else { held.gap };
+        let before = Part::of(range(0, until), early);
+        let after = Part::of(range(ends.saturating_sub(1), seen.len()), late);
         Some(Self {
             in_flight: seen.iter().map(|(at, sample)| (*at, sample.in_flight)).collect(),
             latency: latencies(&seen),
             pause,
-            parts: [part(-infinite, 0.0), part(0.0, pause), part(pause, infinite)],
+            parts: [before, Part { us: pause, gap, ..held }, after],
         })
     }
 }
 
 impl Part {
-    fn of(before: Option<&(f64, Sample)>, samples: Vec<(f64, Sample)>) -> Self {
-        let (Some(own), Some(last)) = (samples.first(), samples.last()) else {
+    /// Of the samples whose differences count, and of those that lie within.
+    fn of(samples: &[(f64, Sample)], within: &[(f64, Sample)]) -> Self {
+        let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
             return Self::default();
         };
-        let first = before.unwrap_or(own);
         let completed = last.1.completed.saturating_sub(first.1.completed);
         let took_ms = last.1.took_ms.saturating_sub(first.1.took_ms);
         let mut gap: f64 = 0.0;
         let mut since = first;
-        for sample in &samples {
+        for sample in samples {
             if sample.1.completed != since.1.completed {
                 since = sample;
             }
@@ -90,7 +97,7 @@ impl Part {
             us: last.0 - first.0,
             completed,
             latency: (completed != 0).then(|| took_ms as f64 * 1e3 / completed as f64),
-            in_flight: samples.iter().map(|(_, sample)| sample.in_flight).max().unwrap_or(0),
+            in_flight: within.iter().map(|(_, sample)| sample.in_flight).max().unwrap_or(0),
             gap,
         }
     }

@@ -118,6 +118,17 @@ fn what_was_seen_is_told_by_before_during_and_after() {
 }
 
 #[test]
+fn what_was_completed_between_two_samples_is_not_counted_to_the_pause_that_began_between_them() {
+    // A machine that is short of processors takes few samples.
+    let few = [1490, 1500, 1530, 1550, 1570, 1580].map(|ms| ms * 1_000_000);
+    let samples: Vec<Sample> =
+        trace().samples.into_iter().filter(|sample| few.contains(&sample.at_ns)).collect();
+    let [before, held, after] = Around::of(&report(Mode::Warm), &samples).unwrap().parts;
+    assert_eq!((held.completed, held.us, held.gap), (0, 45_000.0, 45_000.0));
+    assert!(before.completed > 40 && after.completed > 40, "{before:?} {after:?}");
+}
+
+#[test]
 fn samples_of_another_time_are_not_drawn() {
     let mut late = report(Mode::Warm);
     late.began_ns = Some(9_000_000_000);

@@ -2,6 +2,7 @@
 //! What the machine we run on must have, checked before anything is changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -64,6 +65,8 @@ fn memory_available(meminfo: &str) -> Option<u64> {
     Some(kib >> 10)
 }
 
+static INSTALLS: Mutex<()> = Mutex::new(());
+
 /// Installs Debian packages on the host when a file of theirs is missing, and says so.
 pub fn install_missing(wanted: &[(&str, &Path)]) -> Result<()> {
     let missing: Vec<&str> =
@@ -71,9 +74,13 @@ pub fn install_missing(wanted: &[(&str, &Path)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    // Two parts of this program can lack something at the same time.
+    let _turn = INSTALLS.lock().unwrap_or_else(PoisonError::into_inner);
     eprintln!("installing on this machine: {}", missing.join(" "));
     let install = CommandLine::new("apt-get")
         .args(["install", "-y", "--no-install-recommends"])
+        // Somebody else may be at it, such as the upgrades that a fresh machine makes by itself.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive");
     let update = CommandLine::new("apt-get").arg("update");

@@ -2,7 +2,10 @@
 //! `cargo xtask test`: the host's tests, the gates, and each scenario in a guest of its own.
 
 use std::num::NonZeroUsize;
+use std::panic;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::Result;
 use atom_tests::matrix::plan::Shard;
@@ -88,14 +91,27 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     }
     // What runs on the host is the same whatever kernel is asked for.
     let vm_only = args.vm_only || target.flavour().is_some();
-    if !vm_only {
-        gates::host_side(|name| args.wants(name), &mut report)?;
-    }
-    if !args.host_only {
-        let sysroot = Sysroot::open(target)?;
+    // What guests need is fetched and built beside the gates that need Cargo alone: neither keeps all processors busy.
+    let sysroot = thread::scope(|scope| {
+        let opens = (!args.host_only).then(|| scope.spawn(|| Sysroot::open(target)));
         if !vm_only {
-            gates::collection(&sysroot, |name| args.wants(name), &mut report);
-            gates::kernel_side(&sysroot, |name| args.wants(name), &mut report)?;
+            gates::host_side(|name| args.wants(name), &mut report)?;
+        }
+        let joined = |opens: ScopedJoinHandle<'_, _>| match opens.join() {
+            Ok(sysroot) => sysroot,
+            Err(panicked) => panic::resume_unwind(panicked),
+        };
+        opens.map(joined).transpose()
+    })?;
+    if let Some(sysroot) = sysroot {
+        if !vm_only {
+            let report = Mutex::new(&mut report);
+            let tell = |verdict| (report.lock().unwrap_or_else(PoisonError::into_inner))(verdict);
+            // The first has one thing to do at a time.
+            thread::scope(|scope| {
+                scope.spawn(|| gates::collection(&sysroot, |name| args.wants(name), tell));
+                gates::kernel_side(&sysroot, |name| args.wants(name), tell)
+            })?;
         }
         scenarios(args, &sysroot, &mut report)?;
     }

@@ -3,7 +3,11 @@
 //!
 //! The stable compiler can instrument for it: the flags are those of cargo-fuzz without a sanitizer.
 
+use std::num::NonZeroUsize;
+use std::panic;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -75,6 +79,28 @@ pub fn build() -> Result<()> {
     step.run(&cargo)?;
     step.done();
     Ok(())
+}
+
+/// Runs all targets that were built, one a processor, each for so many seconds.
+pub fn run_all(seconds: u32) -> Result<Vec<(&'static str, Figures)>> {
+    let left = Mutex::new(names());
+    let figures = Mutex::new(Vec::new());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let runs = || -> Result<()> {
+        while let Some(target) = next() {
+            let run = (target, run(target, seconds)?);
+            figures.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+        }
+        Ok(())
+    };
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| {
+        let streams: Vec<_> = (0..processors).map(|_| scope.spawn(runs)).collect();
+        streams.into_iter().try_for_each(|stream| {
+            stream.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+        })
+    })?;
+    Ok(figures.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Runs a target that was built for so many seconds. What it finds interesting is kept for the next run.

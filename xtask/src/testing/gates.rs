@@ -102,8 +102,7 @@ pub fn host_side(wanted: impl Fn(&str) -> bool, mut report: impl FnMut(Verdict))
         let mut facts = serde_json::Map::new();
         let fuzzed = verdict(name, || {
             fuzzing::build()?;
-            for target in fuzzing::names() {
-                let figures = fuzzing::run(target, FUZZ_SECONDS)?;
+            for (target, figures) in fuzzing::run_all(FUZZ_SECONDS)? {
                 facts.insert(format!("{target}_executions"), figures.executions.into());
                 facts.insert(format!("{target}_edges_covered"), figures.covered.into());
             }

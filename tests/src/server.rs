@@ -236,6 +236,12 @@ impl Server {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Ends it after it was cut off. A connection of that time may be open for it for ever: the client has ended it, and told it
+    /// so once, which did not arrive; with nothing of its own on the way the server never hears of it, and waits for it.
+    pub fn stop_cut_off(mut self) -> Result<()> {
+        self.kill()
+    }
+
     /// Asks it to end, and waits until it has.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;

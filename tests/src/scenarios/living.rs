@@ -337,7 +337,7 @@ pub fn an_upgrade_works_while_a_target_reconnects_hangs_or_has_failed(
     until_writes(&volume.device, 100)?;
     context.fact("verified_ios", load.stop()?.ios);
     site.destroy("data")?;
-    server.stop()?;
+    server.stop_cut_off()?;
     site.leave()
 }
 

@@ -255,7 +255,7 @@ pub fn a_firewall_that_drops_is_noticed_and_lived_through(context: &mut Context)
     ensure!(after.ports() == before.ports(), "it is another connection: {before:?}, {after:?}");
     context.fact("verified_ios", load.stop()?.ios);
     site.destroy("data")?;
-    server.stop()?;
+    server.stop_cut_off()?;
     site.leave()
 }
 
@@ -280,7 +280,7 @@ pub fn a_host_that_is_gone_is_noticed_where_answers_may_take_for_ever(
     until_writes(&volume.device, 200)?;
     context.fact("verified_ios", load.stop()?.ios);
     site.destroy("data")?;
-    server.stop()?;
+    server.stop_cut_off()?;
     site.leave()
 }
 

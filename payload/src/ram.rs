@@ -55,9 +55,10 @@ impl Ram {
     /// The same for a part of a request, whose data `next` has piece by piece.
     #[cfg(payload_client)]
     pub(crate) fn serve_part(&self, flight: &Flight) -> u32 {
-        let mut data = flight.data();
-        let range = range(flight.sector(), flight.bytes());
-        self.carry_out(flight.op(), flight.flags(), range, |limit| data.next(limit))
+        // Only where it is asked for: zeroes and discards have no segments in which a place could be looked for.
+        let mut data = None;
+        let next = |limit| data.get_or_insert_with(|| flight.data()).next(limit);
+        self.carry_out(flight.op(), flight.flags(), range(flight.sector(), flight.bytes()), next)
     }
 
     #[inline]

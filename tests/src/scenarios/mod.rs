@@ -5,6 +5,7 @@
 //! name is a sentence about what holds; `what` says it for people. Whatever the kernel complains about on purpose goes
 //! to `expected_log`, or the scenario fails for it.
 
+mod across;
 mod assembled;
 mod busy;
 mod changes;

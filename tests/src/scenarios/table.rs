@@ -2,10 +2,10 @@
 //! The list of scenarios.
 
 use super::{
-    assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints, faults,
-    guest, half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early, living,
-    machine, mixed, network, nobody, node, packages, pause, preserved, recover, refusals, root,
-    root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
+    across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
+    faults, guest, half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early,
+    living, machine, mixed, network, nobody, node, packages, pause, preserved, recover, refusals,
+    root, root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
     started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
     walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
@@ -608,6 +608,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: volumes::discards_zeroes_and_flushes_reach_the_disks_that_they_are_for,
+    },
+    Scenario {
+        name: "zeroes_and_discards_reach_from_a_disk_into_memory",
+        what: "Zeroes and discards that begin on a disk and end in memory clear both.",
+        machine: Machine { disks_mib: &[64, 64], ..VOLUMES },
+        expected_log: &[],
+        limit_seconds: 60,
+        run: across::zeroes_and_discards_reach_from_a_disk_into_memory,
     },
     Scenario {
         name: "the_limits_of_a_volume_are_those_of_its_targets",

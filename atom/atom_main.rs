@@ -124,8 +124,13 @@ impl kernel::InPlaceModule for Atom {
 #[pinned_drop]
 impl PinnedDrop for Atom {
     fn drop(self: Pin<&mut Self>) {
-        // The kernel unloads Atom only when no payload is loaded, no device is open and nobody has
-        // the control device open. What is held has no reader left.
+        // Without force the kernel unloads Atom only when no device is open and nobody has the control device open,
+        // and by force only when no payload is loaded. What is held has no reader left then.
+        let atom = sys::Leaving::atom();
+        if atom.is_needed() {
+            pr_warn!("it is removed by force and is in use: it goes when everything is closed\n");
+            atom.wait();
+        }
         sys::WATCH.stop();
         handoff::tear_down();
         sys::exit();

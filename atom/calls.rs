@@ -68,10 +68,18 @@ pub(crate) fn register(payload: Result<Payload, (Refusal, Text)>) -> Result<u32>
     }
 }
 
-/// `atom_payload_unregister`. The kernel runs a module's exit only without references, and Atom holds
-/// one on the live payload, on a candidate and on one that is parked for a soak, so none can come here.
+/// `atom_payload_unregister`. Atom holds a reference on the live payload, on a candidate, on one that is parked for a soak
+/// and on a dead one. They come here only when they are removed by force, and then wait until Atom lets go of them.
 pub(crate) fn unregister(id: u32) -> Result {
     points::UNREGISTER_PAYLOAD.meet()?;
+    let payload = STATE.lock().payload(id).ok_or(ENOENT)?.payload.clone();
+    let leaving = payload.leaving();
+    if leaving.is_needed() {
+        let version = payload.version();
+        pr_warn!("payload {version} is removed by force and is in use: it goes when another one has taken over\n");
+        sys::announce(&[fmt!("ATOM_EVENT=forced"), fmt!("ATOM_VERSION={version}")]);
+        leaving.wait();
+    }
     let gone = {
         let mut state = STATE.lock();
         let at = state.payloads.iter().position(|entry| entry.id == id).ok_or(ENOENT)?;

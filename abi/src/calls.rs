@@ -28,8 +28,10 @@ extern "C" {
     /// `table` must stay valid and unchanged until `atom_payload_unregister` has returned.
     pub fn atom_payload_register(table: *const PayloadTable) -> i32;
 
-    /// Takes the offer back. Process context; called from the module's exit, which the kernel only
-    /// runs when Atom holds no reference, so it cannot be live. Errors: `-ENOENT`.
+    /// Takes the offer back. Process context, sleeps; called from the module's exit, before anything that the
+    /// payload's operations need is given up. The kernel runs the exit when Atom holds no reference on the module. When
+    /// that is overruled (`rmmod -f`), the call returns when Atom has none any more: the payload serves on until then.
+    /// Errors: `-ENOENT`.
     pub fn atom_payload_unregister(id: i32) -> i32;
 
     /// Creates `/dev/atomN` and adds it to the system; requests for it can arrive before this

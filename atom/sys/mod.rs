@@ -14,6 +14,7 @@
 //! | `preserved.rs` | page stores and other objects that outlive a payload |
 //! | `task.rs` | tasks: who carries out a handoff, and Atom's own |
 //! | `control_device.rs` | `/dev/atom-control`: ioctl, poll, uevents |
+//! | `leaving.rs` | modules that are removed by force |
 //! | `exports.rs` | the functions that a payload calls |
 //!
 //! Three arguments carry most of the proofs:
@@ -33,6 +34,7 @@ mod control_device;
 mod disk;
 mod dispatch;
 mod exports;
+mod leaving;
 mod payload;
 mod preserved;
 mod task;
@@ -48,6 +50,7 @@ use crate::state::State;
 
 pub(crate) use control_device::{announce, ControlDevice, Reader};
 pub(crate) use disk::{Disk, Owed};
+pub(crate) use leaving::Leaving;
 pub(crate) use payload::{ModuleRef, Payload};
 pub(crate) use preserved::{Object, PageStore};
 pub(crate) use task::{load_module, spawn, Task, WATCH};

@@ -9,6 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::{bindings, ffi};
 
+use super::Leaving;
 use crate::abi::control::Blocker;
 use crate::abi::table::{
     AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs, ResumeArgs, SuspendArgs,
@@ -109,6 +110,11 @@ impl Payload {
     /// True when it can let go of requests and promises that nothing follows late.
     pub(crate) fn promises(&self) -> bool {
         self.table.0.provides & caps::REISSUE != 0 && self.table.0.revoke.is_some()
+    }
+
+    /// Its module, when its exit runs.
+    pub(crate) fn leaving(&self) -> Leaving {
+        Leaving::payload(self.module())
     }
 
     fn module(&self) -> *mut bindings::module {

@@ -16,6 +16,7 @@ mod dead;
 mod detectors;
 mod failpoints;
 mod faults;
+mod forced;
 mod guest;
 mod half_adopted;
 mod handles;

@@ -3,11 +3,11 @@
 
 use super::{
     across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
-    faults, guest, half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early,
-    living, machine, mixed, network, nobody, node, packages, pause, preserved, recover, refusals,
-    root, root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
-    started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
-    walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    faults, forced, guest, half_adopted, handles, hostile, kernel_faults, large_discard,
+    live_too_early, living, machine, mixed, network, nobody, node, packages, pause, preserved,
+    recover, refusals, root, root_disk, saturated_queue, semantics, shortage, smoke, soak,
+    stale_aborting, started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades,
+    versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 
 /// The machine of scenarios about volumes.
@@ -96,6 +96,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: busy::modules_in_use_say_busy,
+    },
+    Scenario {
+        name: "a_module_that_is_removed_by_force_goes_when_nobody_needs_it",
+        what: "rmmod -f of a live payload waits until another one serves, that of Atom until everything is closed.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: forced::a_module_that_is_removed_by_force_goes_when_nobody_needs_it,
     },
     Scenario {
         name: "unloading_everything_leaves_nothing_behind",

@@ -4,6 +4,8 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::kmod::{delete_module, init_module, DeleteModuleFlags};
@@ -22,7 +24,14 @@ pub struct Loaded {
     pub references: Option<u64>,
     /// Modules that use it.
     pub holders: Vec<String>,
+    /// Somebody removes it, and its exit has not returned.
+    pub going: bool,
 }
+
+/// How long a module is waited for that somebody else removes.
+const GOING: Duration = Duration::from_secs(5);
+/// How often it is looked for: the kernel tells nobody.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Inserts a module whose file is in memory. Touches no disk.
 pub fn insert(image: &[u8], params: &str) -> Result<()> {
@@ -60,10 +69,23 @@ pub fn insert(image: &[u8], params: &str) -> Result<()> {
     })
 }
 
-/// Removes a module, without waiting for whoever uses it.
+/// Removes a module, without waiting for whoever uses it. One that is not loaded is removed already. One that somebody else is
+/// removing, as `rmmod -f` does, is waited for: it goes as soon as nobody uses it.
 pub fn remove(name: &str) -> Result<()> {
     let c_name = c_string("the name of the module", name)?;
-    delete_module(&c_name, DeleteModuleFlags::O_NONBLOCK).map_err(|errno| {
+    let removed = delete_module(&c_name, DeleteModuleFlags::O_NONBLOCK);
+    if removed == Err(Errno::ENOENT) {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    while removed == Err(Errno::EBUSY) && begun.elapsed() < GOING {
+        match find(name)? {
+            None => return Ok(()),
+            Some(module) if module.going => thread::sleep(LOOK),
+            Some(_) => break,
+        }
+    }
+    removed.map_err(|errno| {
         let what = format!("Module {name} could not be removed");
         match errno {
             Errno::EBUSY | Errno::EWOULDBLOCK => Problem::refused(
@@ -71,13 +93,15 @@ pub fn remove(name: &str) -> Result<()> {
                 "it is in use: Atom keeps a reference on the live payload",
                 "upgrade to another payload first, or abandon the devices (their I/O is then held)",
             ),
-            Errno::ENOENT => {
-                Problem::refused(what, "it is not loaded", "atomctl list shows what is")
-            }
             Errno::EPERM => Problem::refused(what, "CAP_SYS_MODULE is missing", "run this as root"),
             _ => Problem::refused(what, errno.desc(), "read the kernel log (dmesg)"),
         }
     })
+}
+
+/// Whether somebody removes the module, and its exit has not returned.
+pub fn is_going(name: &str) -> Result<bool> {
+    Ok(find(name)?.is_some_and(|module| module.going))
 }
 
 /// Everything that is loaded.
@@ -129,7 +153,8 @@ fn parse(text: &str) -> Vec<Loaded> {
                 .filter(|holder| !holder.is_empty() && *holder != "-")
                 .map(str::to_owned)
                 .collect();
-            Some(Loaded { name, references, holders })
+            let going = words.next() == Some("Unloading");
+            Some(Loaded { name, references, holders, going })
         })
         .collect()
 }
@@ -150,14 +175,15 @@ mod tests {
 
     #[test]
     fn references_and_holders_are_read_from_the_kernels_list() {
-        let text = "payload_1_0_0 49152 1 - Live 0x0000000000000000 (OE)\n\
+        let text = "payload_1_0_0 49152 1 - Unloading 0x0000000000000000 (OE)\n\
                     atom 65536 3 payload_1_1_0,payload_1_0_0, Live 0x0 (OE)\n\
                     odd 1 - - Live 0x0\n\n";
         let modules = parse(text);
         assert_eq!(modules.len(), 3);
         assert_eq!(modules[0].references, Some(1));
-        assert!(modules[0].holders.is_empty());
+        assert!(modules[0].holders.is_empty() && modules[0].going);
         assert_eq!(modules[1].holders, ["payload_1_1_0", "payload_1_0_0"]);
+        assert!(!modules[1].going);
         assert_eq!(modules[2].references, None);
     }
 

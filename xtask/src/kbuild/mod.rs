@@ -72,6 +72,13 @@ pub struct ModuleSpec {
     pub needs: Vec<String>,
 }
 
+impl ModuleSpec {
+    /// What Kbuild makes of the crate, as in `atom_main.o`.
+    fn crate_file(&self, extension: &str) -> String {
+        Path::new(&self.root).with_extension(extension).display().to_string()
+    }
+}
+
 /// What to do with the modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -88,6 +95,23 @@ impl Mode {
             Mode::Clippy => "kbuild-clippy",
         };
         sysroot.products().join(dir).join(flavour).join(object)
+    }
+
+    /// What Kbuild is asked for.
+    fn goal(self, spec: &ModuleSpec) -> String {
+        match self {
+            Mode::Build => "modules".to_owned(),
+            // One step of the crate's way to an object, with the lints and, by its flags, without code.
+            Mode::Clippy => spec.crate_file("ll"),
+        }
+    }
+
+    /// The modules that the result is linked against.
+    fn links(self, spec: &ModuleSpec) -> &[String] {
+        match self {
+            Mode::Build => &spec.needs,
+            Mode::Clippy => &[],
+        }
     }
 }
 
@@ -152,7 +176,7 @@ fn build_one(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode) -> Result<()> {
         .with_context(|| format!("cannot stage the sources of {}", spec.object))?;
     let mut state = Fingerprint::default();
     state.add(sysroot.name()).add(staged.name());
-    for object in &spec.needs {
+    for object in mode.links(spec) {
         let symbols = mode.staging(sysroot, &spec.flavour, object).join("Module.symvers");
         state.add(
             std::fs::read(&symbols)
@@ -188,7 +212,7 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
     let step = Step::start(format!("{verb} {shown}.ko"), &log)?;
     let mut chroot = sysroot.chroot().bind(dir, object);
     let mut symbols = Vec::new();
-    for need in &spec.needs {
+    for need in mode.links(spec) {
         chroot = chroot.bind(&mode.staging(sysroot, &spec.flavour, need), need);
         symbols.push(format!("/mnt/{need}/Module.symvers"));
     }
@@ -201,7 +225,7 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
     if mode == Mode::Clippy {
         command = command.arg("CLIPPY=1");
     }
-    step.run(&command.arg("modules"))?;
+    step.run(&command.arg(mode.goal(spec)))?;
     if mode == Mode::Build {
         step.run(&chroot.command("strip").args([
             "--strip-debug",

@@ -205,7 +205,7 @@ impl Node for FakeNode {
 
     fn modules(&self) -> Result<Vec<Loaded>> {
         let holders = [self.loaded(), self.strangers.borrow().clone()].concat();
-        Ok(vec![Loaded { name: "atom".to_owned(), references: None, holders }])
+        Ok(vec![Loaded { name: "atom".to_owned(), references: None, holders, going: false }])
     }
 
     fn build_id(&self, module: &str) -> Option<Vec<u8>> {

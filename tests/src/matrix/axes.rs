@@ -104,6 +104,7 @@ pub const WORLD: &[(&str, &str)] = &[
     ("world.machine.processors", "cpu-hotplug"),
     ("world.machine.clock", "clock-jump"),
     ("world.machine.opens", "open-close"),
+    ("world.modules.unload", "race"),
     ("world.journal.disk", "full"),
     ("world.server.process", "dies"),
     ("world.server.process", "stalls"),

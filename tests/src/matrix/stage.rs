@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The machine that cells run on, one after the other: Atom, two payloads with failpoints, disks and a server.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -102,6 +103,16 @@ impl Stage {
             Direction::Up => (VERSIONS[0], VERSIONS[1]),
             Direction::Down => (VERSIONS[1], VERSIONS[0]),
         }
+    }
+
+    /// The modules that somebody may try to unload: both payloads, and Atom below them.
+    pub fn modules(&self) -> Vec<CString> {
+        let payloads = VERSIONS.map(|version| format!("payload_{}", version.replace('.', "_")));
+        payloads
+            .into_iter()
+            .chain(["atom".to_owned()])
+            .filter_map(|name| CString::new(name).ok())
+            .collect()
     }
 
     /// The file of a version, as `atomctl` wants it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! What the world does while an upgrade is under way: the faults that are no failpoints.
 
+use std::ffi::CStr;
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 use atomctl::control::Control;
+use nix::errno::Errno;
+use nix::kmod::{delete_module, DeleteModuleFlags};
 
 use super::axes::Cell;
 use super::stage::Stage;
@@ -48,6 +51,11 @@ impl Trouble {
                     control.devices()?;
                     control.status().map(drop).map_err(Into::into)
                 })?;
+            }
+            "race" => {
+                let modules = stage.modules();
+                // Each is refused, or its module was not needed at that moment.
+                trouble.repeat(move || modules.iter().try_for_each(|name| unload(name)))?;
             }
             "full" => {
                 fill_the_journal()?;
@@ -93,10 +101,12 @@ impl Trouble {
         Ok(())
     }
 
-    /// The upgrade has ended: a server that stands still goes on.
+    /// The upgrade has ended: a server that stands still goes on, and nobody unloads what is about to be adopted again.
     pub fn ease(&self, stage: &Stage, cell: &Cell) -> Result<()> {
-        if cell.fault.kind == "stalls" {
-            stage.server.go_on()?;
+        match cell.fault.kind.as_str() {
+            "stalls" => stage.server.go_on()?,
+            "race" => self.stop.store(true, Ordering::Relaxed),
+            _ => {}
         }
         Ok(())
     }
@@ -127,6 +137,14 @@ fn fill_the_journal() -> Result<()> {
     let full = fs::write(format!("{JOURNAL}/filler"), vec![1; 64 << 10]);
     ensure!(full.is_err(), "{JOURNAL} took more than it can have");
     Ok(())
+}
+
+/// Unloads a module that nobody needs.
+fn unload(name: &CStr) -> Result<()> {
+    match delete_module(name, DeleteModuleFlags::O_NONBLOCK) {
+        Ok(()) | Err(Errno::EAGAIN | Errno::EBUSY | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(anyhow!("{name:?} was not unloaded: {errno}")),
+    }
 }
 
 /// Sets the clock by so many seconds.

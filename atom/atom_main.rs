@@ -17,6 +17,7 @@
 //! | `barrier.rs` | gates and drain, over all devices together |
 //! | `watch.rs` | what must work even when the tool has died |
 //! | `calls.rs` | what a payload may ask for |
+//! | `checkpoints.rs` | what stands in for a payload that cannot be asked any more |
 //! | `control.rs` | the ioctls of `/dev/atom-control` |
 //! | `reports.rs` | the last reports |
 //! | `points.rs` | the failpoints; in no release |
@@ -37,6 +38,7 @@ mod awaited;
 mod back;
 mod barrier;
 mod calls;
+mod checkpoints;
 mod control;
 #[path = "failpoint/failpoint.rs"]
 mod failpoint;

@@ -115,7 +115,7 @@ pub(crate) fn device_create(spec: &DeviceSpec, cookie: u64) -> Result<u32> {
         let device = Device { disk: disk.clone(), spec: *spec, bound: None, wanted: None };
         let mut state = STATE.lock();
         state.devices.push(device, GFP_KERNEL)?;
-        state.checkpoint.take()
+        state.checkpoints.take()
     };
     drop(stale);
     if let Err(error) = points::DEVICE_ADD.meet().and_then(|()| disk.add()) {
@@ -151,7 +151,7 @@ fn forget_device(id: u32) {
     let mut state = STATE.lock();
     let at = state.devices.iter().position(|device| device.disk.id() == id);
     let gone = at.and_then(|at| state.devices.remove(at).ok());
-    let stale = state.checkpoint.take();
+    let stale = state.checkpoints.take();
     drop(state);
     drop((gone, stale));
 }
@@ -219,7 +219,7 @@ pub(crate) fn checkpoint(id: u32, bytes: &[u8]) -> Result {
         if !(writes.write_min..=writes.write_max).contains(&schema) {
             return Err(EINVAL);
         }
-        state.checkpoint.replace(image)
+        state.checkpoints.leave(image)
     };
     drop(before);
     Ok(())

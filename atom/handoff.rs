@@ -20,6 +20,7 @@ use crate::abi::table::adopt_flags;
 use crate::abi::version::{common_schema, reason, Refusal};
 use crate::back::{self, advance};
 use crate::barrier;
+use crate::checkpoints::Checkpoints;
 use crate::failpoint::Failpoint;
 use crate::operation::{failed, run, Outcome, Stop};
 use crate::points;
@@ -100,7 +101,8 @@ pub(crate) fn tear_down() {
     }
     let (devices, preserved) = {
         let mut state = STATE.lock();
-        (state.image, state.checkpoint) = (None, None);
+        state.image = None;
+        state.checkpoints = Checkpoints::NONE;
         (take(&mut state.devices), take(&mut state.preserved))
     };
     devices.iter().for_each(|device| device.disk.remove());
@@ -204,7 +206,7 @@ impl<'a> Handoff<'a> {
             state.hold_acted = false;
             state.fallback_error = 0;
             state.image = self.image.take();
-            state.checkpoint.take()
+            state.checkpoints.take()
         };
         drop(checkpoint);
         self.forsake_for_good();
@@ -373,15 +375,16 @@ impl<'a> Handoff<'a> {
         let (stored, reads, writes) = {
             let state = STATE.lock();
             let schema = |id| state.payload(id).map(|entry| entry.payload.schema());
+            let reads = schema(self.candidate);
             let stored = match (self.live, self.forsaken) {
                 (0, _) => state.image.clone(),
                 (_, true) => {
                     let missing = Refusal::new(reason::NO_CHECKPOINT, 0, 0);
-                    Some(state.checkpoint.clone().ok_or(missing)?)
+                    Some(state.checkpoints.for_reader(reads).ok_or(missing)?)
                 }
                 _ => None,
             };
-            (stored, schema(self.candidate), schema(self.live))
+            (stored, reads, schema(self.live))
         };
         if let Some(stored) = stored {
             self.report.schema = stored.schema;
@@ -698,8 +701,8 @@ impl<'a> Handoff<'a> {
         // Nothing can take too long from here on: what follows is Atom's.
         state.progress.until_ns = u64::MAX;
         // It counts as the first checkpoint of the payload that has it now.
-        let before = (state.checkpoint.take(), state.image.take());
-        state.checkpoint = image;
+        let before = (state.checkpoints.take(), state.image.take());
+        state.checkpoints = Checkpoints::first(image);
         let held_since_ns = take(&mut state.held_since_ns);
         if held_since_ns != 0 {
             state.progress.closed_ns = held_since_ns;

@@ -11,6 +11,7 @@ use crate::abi::image::MAX_BYTES;
 use crate::abi::lifecycle::{self, Inverse, Place};
 use crate::abi::text::Text;
 use crate::abi::version::{reason, Refusal};
+use crate::checkpoints::Checkpoints;
 use crate::reports::Reports;
 use crate::sys::{Disk, ModuleRef, Object, Payload};
 use crate::turn::Holder;
@@ -163,7 +164,7 @@ pub(crate) struct State {
     /// The state of nobody's payload.
     pub(crate) image: Option<Arc<StoredImage>>,
     /// The state of the live payload as it was once.
-    pub(crate) checkpoint: Option<Arc<StoredImage>>,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) reports: Reports,
     /// When the gate closed, by the monotonic clock, while nobody is adopted.
     pub(crate) held_since_ns: u64,
@@ -209,7 +210,7 @@ impl State {
             devices: KVec::new(),
             preserved: KVec::new(),
             image: None,
-            checkpoint: None,
+            checkpoints: Checkpoints::NONE,
             reports: Reports::new(),
             held_since_ns: 0,
             hold_acted: false,
@@ -338,7 +339,7 @@ impl State {
             stage: self.stage.0,
             outstanding: self.stage.1,
             fallback_error: self.fallback_error,
-            checkpoint_bytes: bytes(&self.checkpoint),
+            checkpoint_bytes: self.checkpoints.bytes(),
             ..Status::EMPTY
         }
     }

@@ -20,7 +20,7 @@ use crate::target::{key, Origin, Target};
 use crate::volume::{Blank, Volume};
 use crate::volumes::Volumes;
 use crate::why::Failure;
-use crate::{bios, nbd, sys};
+use crate::{bios, identity, nbd, sys};
 
 /// Memory in which the record of one target is put together.
 pub(crate) struct Memory(KVVec<u8>);
@@ -121,6 +121,15 @@ pub(crate) fn explain(slot: usize, blocker: &Blocker) -> Option<Text> {
         volume.composed().map(|composed| composed.explain(blocker.op, blocker.sector))
     });
     known.flatten().filter(|text| !text.is_empty())
+}
+
+/// The oldest schema that has a place for all of the volumes.
+pub(crate) fn oldest_schema(volumes: &Volumes) -> u32 {
+    let none = |volume: &Volume| volume.composed().map_or(Ok(()), |_| Err(()));
+    match volumes.try_each(0, none) {
+        Ok(()) => identity::SCHEMA.write_min,
+        Err(()) => identity::SCHEMA.write_min.max(SCHEMA_TARGETS),
+    }
 }
 
 /// Most bytes that the targets take in an image; `None` when the schema has no place for them.

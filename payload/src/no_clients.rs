@@ -8,6 +8,8 @@ use crate::abi::image::ImageError;
 #[cfg(not(payload_abi = "0"))]
 use crate::abi::{control::Blocker, text::Text};
 use crate::counts::Counts;
+#[cfg(not(payload_abi = "0"))]
+use crate::identity;
 use crate::shape::Description;
 use crate::state::{Export, Past};
 use crate::volume::{Blank, Volume};
@@ -32,6 +34,11 @@ pub(crate) fn park() -> Result {
 }
 
 pub(crate) fn unpark() {}
+
+#[cfg(not(payload_abi = "0"))]
+pub(crate) fn oldest_schema(_volumes: &Volumes) -> u32 {
+    identity::SCHEMA.write_min
+}
 
 #[cfg(not(payload_abi = "0"))]
 pub(crate) fn suspend() {}

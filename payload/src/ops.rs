@@ -142,17 +142,24 @@ fn export(
 
 /// Leaves an image of the volumes as they are now with Atom. Sleeps. What fails is only logged: without
 /// it nothing is missing but the way on from a payload that cannot be asked any more.
+///
+/// It is left in the oldest and in the newest schema, since whoever is to take over may be older or newer. An Atom that
+/// keeps only one keeps the last.
 #[cfg(not(payload_abi = "0"))]
 pub(crate) fn checkpoint(volumes: &Volumes) {
-    if let Err(error) = try_checkpoint(volumes) {
+    let (oldest, newest) = (clients::oldest_schema(volumes), identity::SCHEMA.write_max);
+    let older = match oldest < newest {
+        true => try_checkpoint(volumes, oldest),
+        false => Ok(()),
+    };
+    if let Err(error) = older.and(try_checkpoint(volumes, newest)) {
         kernel::pr_warn_once!("no checkpoint was left: error {}\n", error.to_errno());
     }
 }
 
 #[cfg(not(payload_abi = "0"))]
-fn try_checkpoint(volumes: &Volumes) -> Result {
+fn try_checkpoint(volumes: &Volumes, schema: u32) -> Result {
     points::CHECKPOINT_WRITE.meet()?;
-    let schema = identity::SCHEMA.write_max;
     let bytes = usize::try_from(bound(volumes, schema)).map_err(|_| EINVAL)?;
     let mut buffer = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
     let used = export(volumes, schema, &mut buffer, false).map_err(|_| EINVAL)?;

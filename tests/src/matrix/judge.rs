@@ -106,6 +106,9 @@ pub fn retry(stage: &Stage, cell: &Cell, to: &str) -> Result<()> {
     if cell.way == Way::Cold && !has_dead {
         args.push("--cold");
     }
+    if rules::may_leave_requests(cell) {
+        args.extend(["--at-deadline", "reissue"]);
+    }
     args.push(&file);
     let ended = tool::run(&[stage.folder], &args)?;
     ensure!(ended.outcome() == Some("committed"), "{ended:?}");

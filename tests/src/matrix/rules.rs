@@ -69,6 +69,11 @@ pub const ALL: &[Rule] = &[
         applies: |cell| cell.way == Way::Cold && cell.fault.is_of_candidate(),
     },
     Rule {
+        name: "no soak",
+        why: "a cold upgrade has no soak that could be ended",
+        applies: |cell| cell.way == Way::Cold && needs_a_soak(cell),
+    },
+    Rule {
         name: "nothing beside",
         why: "in a cold upgrade there is no candidate beside the live payload that could be let go of",
         applies: |cell| {
@@ -87,6 +92,11 @@ pub fn needs_a_stall(cell: &Cell) -> bool {
     ["atom.drain.revoke", "payload.revoke", "payload.explain"].iter().any(|begin| at(cell, begin))
 }
 
+/// Whether the point is met only at the end of a soak.
+pub fn needs_a_soak(cell: &Cell) -> bool {
+    at(cell, "atom.control.commit")
+}
+
 /// Whether the point is met only on the way back.
 pub fn needs_the_way_back(cell: &Cell) -> bool {
     cell.fault.step() == "undo"
@@ -99,10 +109,15 @@ pub fn needs_a_volume_to_come(cell: &Cell) -> bool {
         || at(cell, "payload.nbd.preserve")
 }
 
-/// Whether the fault wants a payload or a task that is dead for ever, so that no other cell can follow in this boot. One that
-/// hung in *revoke* may have let go of requests that nobody has taken, and is never called again.
+/// Whether the fault wants a payload or a task that is dead for ever, so that no other cell can follow in this boot.
 pub fn ends_the_boot(cell: &Cell) -> bool {
-    cell.fault.kind == "oops" || cell.fault.kind == "hang" && at(cell, "payload.revoke")
+    cell.fault.kind == "oops" || may_leave_requests(cell)
+}
+
+/// Whether the payload may have let go of requests when Atom did not wait for it any more. They wait for the next one, which
+/// gets them at its deadline; the payload itself is dead.
+pub fn may_leave_requests(cell: &Cell) -> bool {
+    cell.fault.kind == "hang" && at(cell, "payload.revoke")
 }
 
 /// The rule by which a cell cannot be.

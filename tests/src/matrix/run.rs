@@ -25,6 +25,8 @@ use crate::wait;
 
 /// The deadline of the drain in the upgrade with the fault.
 const DEADLINE: &str = "2s";
+/// The soak of the points that only the end of one comes to.
+const SOAK: &str = "300ms";
 /// How long somebody hangs until it is let go of: longer than the deadline, so that Atom goes back before.
 const HANGS: Duration = Duration::from_secs(4);
 /// How long the upgrade with the fault may take in all.
@@ -131,7 +133,10 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     judge::journal(stage, known, &ended, from, to).context("the journal")?;
     seen.met |= trouble.end()?;
     load.next_generation();
-    load.flows().context("after the upgrade")?;
+    // One that has let go of requests too late for Atom to take them will not end them.
+    if !rules::may_leave_requests(cell) || stage.site.live()? == to {
+        load.flows().context("after the upgrade")?;
+    }
 
     if stage.site.live()? != to && !is_dead {
         step("a retry");
@@ -195,6 +200,13 @@ impl Armed {
 
     /// A second volume comes and goes, or does not come.
     fn come_and_go(&self, stage: &Stage, cell: &Cell) -> Result<()> {
+        if cell.fault.kind == "oops" {
+            // It kills whoever asks for the volume.
+            let argv = ["volume", "create", "--kind", "ram", "--size", "1M", "other"];
+            let ended = tool::run(&[stage.folder], &argv)?;
+            ensure!(ended.code.is_none(), "it was to be killed: {ended:?}");
+            return Ok(());
+        }
         let (stop, stopped) = channel::<()>();
         let point = self.point.clone();
         let watch = std::thread::spawn(move || {
@@ -242,6 +254,9 @@ fn upgrade(
     }
     if rules::needs_a_stall(cell) {
         args.extend(["--at-deadline", "reissue"]);
+    }
+    if rules::needs_a_soak(cell) {
+        args.extend(["--soak", SOAK]);
     }
     args.push(&file);
     let folders = [stage.folder];

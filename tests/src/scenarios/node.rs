@@ -63,10 +63,18 @@ pub fn a_node_is_a_debian_that_boots_and_shuts_down(context: &mut Context) -> Re
 
 /// What stands on the console in the order in which a node must stop: each file system before its volume is closed, and the
 /// network after that.
-const LOCAL_ORDER: &[&str] =
-    &["Unmounted srv.mount", "closed: data", "Stopped atom-volumes.service"];
-const NETWORK_ORDER: &[&str] =
-    &["Unmounted mnt.mount", "closed: far", "Stopped atom-volumes-network"];
+const LOCAL_ORDER: &[&str] = &[
+    "Stopped atom-recover.service",
+    "Unmounted srv.mount",
+    "closed: data",
+    "Stopped atom-volumes.service",
+];
+const NETWORK_ORDER: &[&str] = &[
+    "Stopped atom-recover.service",
+    "Unmounted mnt.mount",
+    "closed: far",
+    "Stopped atom-volumes-network",
+];
 /// Where the volume over the network is mounted.
 const FAR_PLACE: &str = "/mnt";
 /// What atom-metrics.service writes. Its timer waits for a minute after the boot.
@@ -85,6 +93,9 @@ pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Re
         for file in &files {
             fs::write(file, "written in the first boot")?;
         }
+        context.step("down while an upgrade holds I/O and its tool is gone");
+        context.run(&["atomctl", "abandon"])?;
+        ensure!(live().is_err(), "a payload serves");
         return Ok(());
     }
     context.step("what the first boot said at its end");

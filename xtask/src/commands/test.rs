@@ -160,7 +160,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
         runs
     });
     let fleet = args.wants(fleet::NAME) && flavour.is_none();
-    let matrix = all && args.wants(matrix::NAME);
+    let matrix = args.wants(matrix::NAME);
     if wanted.is_empty() && !fleet && !matrix {
         return Ok(());
     }
@@ -180,9 +180,10 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
         if args.repeat > 1 {
             eprintln!("round {round} of {}", args.repeat);
         }
-        // The longest ones come last: the matrix, and the fleet in guests of its own, when the others leave it the machine.
-        let longest = [matrix.then_some(Job::Matrix), fleet.then_some(Job::Fleet)];
-        let all = wanted.iter().map(Job::Scenario).chain(longest.into_iter().flatten());
+        // The matrix takes longest, so it comes first. The fleet has guests of its own, and comes when the others leave it the
+        // machine.
+        let (first, last) = (matrix.then_some(Job::Matrix), fleet.then_some(Job::Fleet));
+        let all = first.into_iter().chain(wanted.iter().map(Job::Scenario)).chain(last);
         streams::run(all, jobs, carry_out, &mut report);
     }
     Ok(())

@@ -57,6 +57,7 @@ const ATOM: &[Plain] = &[("modules-load/atom.conf", "usr/lib/modules-load.d/atom
 
 const TOOLS: &[Plain] = &[
     ("systemd/atom.service", "usr/lib/systemd/system/atom.service", 0o644),
+    ("systemd/atom-recover.service", "usr/lib/systemd/system/atom-recover.service", 0o644),
     ("systemd/atom-volumes.service", "usr/lib/systemd/system/atom-volumes.service", 0o644),
     (
         "systemd/atom-volumes-network.service",

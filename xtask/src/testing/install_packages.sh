@@ -64,7 +64,7 @@ units_are_right() {
     [ -z "$(find $root/etc/systemd -name atom-metrics.timer)" ] || fail "the metrics are off"
     network_is_waited_for_where_it_is_needed
     chroot $root systemd-analyze --man=no verify \
-        atom.service atom-volumes.service atom-volumes-network.service atom-metrics.timer atom-metrics.service >$log 2>&1 || fail "the units are right"
+        atom.service atom-recover.service atom-volumes.service atom-volumes-network.service atom-metrics.timer atom-metrics.service >$log 2>&1 || fail "the units are right"
     ! grep -v "^$" $log | grep -i atom || fail "the units are right without a warning"
     chroot $root udevadm verify --no-style /usr/lib/udev/rules.d/60-atom.rules >$log 2>&1 || fail "the udev rules are right"
     [ -s $root/usr/share/man/man1/atomctl-upgrade.1 ] || fail "there are manual pages"

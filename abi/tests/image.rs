@@ -4,7 +4,7 @@
 
 use atom_abi::crc32c::crc32c;
 use atom_abi::image::{
-    record_bytes, Image, ImageError, Writer, HEADER_BYTES, MANDATORY, TRAILER_BYTES,
+    record_bytes, Image, ImageError, Record, Writer, HEADER_BYTES, MANDATORY, TRAILER_BYTES,
 };
 use atom_abi::text::Text;
 use proptest::collection::vec;
@@ -66,6 +66,41 @@ fn a_record_count_that_lies_is_refused_even_with_a_valid_checksum() {
     let crc = crc32c(&image[..body]).to_le_bytes();
     image[body..body + 4].copy_from_slice(&crc);
     assert_eq!(Image::parse(&image).err(), Some(ImageError::Inconsistent));
+}
+
+#[test]
+fn what_follows_an_image_is_not_looked_at() {
+    let mut bytes = image_of(&[(1, 2, vec![3; 5])]);
+    bytes.extend([0xa5; 100]);
+    let image = Image::parse(&bytes).expect("the image is whole");
+    let wanted = Record { key: 1, version: 2, flags: MANDATORY, bytes: &[3; 5] };
+    assert_eq!(image.records().collect::<Vec<_>>(), [wanted]);
+}
+
+#[test]
+fn an_image_is_at_least_its_header_and_its_trailer() {
+    let empty = image_of(&[]);
+    assert_eq!(empty.len(), HEADER_BYTES + TRAILER_BYTES);
+    assert!(Image::parse(&empty).is_ok(), "one without records is whole");
+    for total in 0..empty.len() {
+        let mut short = empty.clone();
+        short[80..88].copy_from_slice(&(total as u64).to_le_bytes());
+        // A valid checksum, where it does not lie on what is looked at before.
+        if let Some(body) = total.checked_sub(TRAILER_BYTES).filter(|body| *body >= 92) {
+            let crc = crc32c(&short[..body]).to_le_bytes();
+            short[body..body + 4].copy_from_slice(&crc);
+        }
+        let error = Image::parse(&short).err();
+        assert_eq!(error, Some(ImageError::Inconsistent), "{total} bytes");
+    }
+}
+
+#[test]
+fn a_record_is_as_long_as_what_it_holds_up_to_the_next_eight_bytes() {
+    for (length, bytes) in [(0, 16), (1, 24), (7, 24), (8, 24), (9, 32), (16, 32), (17, 40)] {
+        assert_eq!(record_bytes(length), bytes, "{length}");
+    }
+    assert!(record_bytes(usize::MAX) >= usize::MAX - 7, "it is never too short for what there is");
 }
 
 proptest! {

@@ -133,3 +133,13 @@ fn nothing_that_crosses_the_boundary_is_padded() {
         assert_eq!(first, layout.first_size, "{} had padding", layout.name);
     }
 }
+
+#[test]
+fn cargo_compiles_the_modules_that_kbuild_does() {
+    let modules = |text: &'static str| -> Vec<&str> {
+        text.lines().filter(|line| line.starts_with("pub mod ")).collect()
+    };
+    let kbuild = modules(include_str!("../src/abi.rs"));
+    assert!(kbuild.len() > 10, "{kbuild:?}");
+    assert_eq!(modules(include_str!("../src/lib.rs")), kbuild);
+}

@@ -54,6 +54,36 @@ fn each_thing_that_does_not_fit_has_a_reason_of_its_own() {
 }
 
 #[test]
+fn a_payload_may_need_all_the_scratch_that_there_is_and_no_more() {
+    let with = |scratch_bytes| negotiate(&Offer::ATOM, &Offer { scratch_bytes, ..payload() });
+    assert!(with(Offer::ATOM.scratch_bytes).is_ok());
+    let refusal = with(Offer::ATOM.scratch_bytes + 1).map_err(|refusal| refusal.code);
+    assert_eq!(refusal, Err(reason::SCRATCH));
+}
+
+#[test]
+fn a_capability_that_one_side_needs_has_to_be_offered_by_the_other_whatever_that_one_needs() {
+    let offer = |requires, provides| Offer { requires, provides, ..payload() };
+    let (one, both) = (caps::REISSUE, caps::REISSUE | caps::EVENTS);
+    for (atom, payload, wanted) in [
+        (offer(one, 0), offer(0, one), Ok(0)),
+        (offer(one, one), offer(one, one), Ok(one)),
+        (offer(0, both), offer(one, both), Ok(both)),
+        (offer(0, both), offer(one, 0), Ok(one)),
+        (offer(one, 0), offer(0, 0), Err(one)),
+        (offer(both, 0), offer(0, one), Err(caps::EVENTS)),
+        (offer(0, one), offer(both, 0), Err(caps::EVENTS)),
+        (offer(one, 0), offer(one, 0), Err(one)),
+    ] {
+        let result = negotiate(&atom, &payload);
+        let wanted = wanted.map_err(|missing| (reason::CAPABILITY, missing));
+        let result =
+            result.map(|agreed| agreed.caps).map_err(|refusal| (refusal.code, refusal.found));
+        assert_eq!(result, wanted, "{atom:?} and {payload:?}");
+    }
+}
+
+#[test]
 fn a_refusal_names_both_sides() {
     let text = refusal(|offer| offer.abi.major = 99).to_string();
     assert!(text.contains("99") && text.contains("1.x"), "{text}");
@@ -104,6 +134,39 @@ fn payloads_without_a_common_schema_are_refused() {
         let text = refusal.to_string();
         assert!(text.contains('2') && text.contains('9'), "{text}");
     }
+}
+
+#[test]
+fn two_payloads_meet_at_the_newest_schema_that_one_writes_and_the_other_reads_or_not_at_all() {
+    let ranges = || (1..=4u32).flat_map(|min| (min..=4).map(move |max| (min, max)));
+    let (mut met, mut refused) = (0, 0);
+    for written in ranges() {
+        for read in ranges() {
+            // What the one reads and the other writes is of no matter, and would change the result.
+            let (from, to) = (schemas((9, 9), written), schemas(read, (1, 1)));
+            let both = |schema: &u32| {
+                (written.0..=written.1).contains(schema) && (read.0..=read.1).contains(schema)
+            };
+            let wanted = (1..=4).rev().find(both);
+            assert_eq!(common_schema(&from, &to).ok(), wanted, "{written:?} and {read:?}");
+            *if wanted.is_some() { &mut met } else { &mut refused } += 1;
+        }
+    }
+    assert_eq!((met, refused), (70, 30));
+}
+
+#[test]
+fn a_payload_reads_the_schemas_of_its_range_and_names_it_when_it_refuses_another() {
+    let range = schemas((3, 5), (1, 9));
+    for schema in 0..8 {
+        let wanted = match schema {
+            3..=5 => Ok(()),
+            _ => Err(Refusal::new(reason::SCHEMA, schema.into(), 5 << 32 | 3)),
+        };
+        assert_eq!(range.reads(schema), wanted, "{schema}");
+    }
+    let text = range.refuses(8).to_string();
+    assert!(text.contains("schema 8") && text.contains("reads 3 to 5"), "{text}");
 }
 
 /// What a side that knows the minors from `min` to `max` brings; each minor has one capability of its own.

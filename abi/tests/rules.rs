@@ -8,7 +8,10 @@ use atom_abi::control::{
     self, hold, number, policy, setting, stage, Settings, IOC_COMMIT, IOC_SETTINGS, IOC_STATUS,
     MAX_DEADLINE_NS,
 };
-use atom_abi::device::{feature, ChangeError, DeviceSpec, MAX_DMA_ALIGNMENT_MASK, MAX_TIMEOUT_MS};
+use atom_abi::device::{
+    feature, ChangeError, DeviceSpec, MAX_DMA_ALIGNMENT_MASK, MAX_HW_QUEUES, MAX_QUEUE_DEPTH,
+    MAX_TIMEOUT_MS,
+};
 use atom_abi::request::{op, reissue, stage_of, Reissue};
 use atom_abi::text::Text;
 
@@ -104,6 +107,49 @@ fn a_change_of_what_cannot_be_changed_is_never_made() {
         spec.hw_queues = 1;
     };
     assert_eq!(change(both), never);
+}
+
+#[test]
+fn a_device_that_was_changed_is_what_was_wanted_with_the_queues_that_it_had() {
+    let wanted = DeviceSpec { max_sectors: 16, ..DeviceSpec::new(1 << 21) };
+    let changed = spec().changed_to(&wanted);
+    assert_eq!(changed, DeviceSpec { hw_queues: 2, queue_depth: 64, ..wanted });
+    assert_eq!(spec().changed_to(&spec()), spec());
+}
+
+#[test]
+fn a_device_can_be_as_large_and_as_small_as_this_and_no_more() {
+    let valid = |change: &dyn Fn(&mut DeviceSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        spec.is_valid()
+    };
+    let largest = i64::MAX as u64 / 512;
+    assert!(valid(&|spec| spec.capacity_sectors = 1) && valid(&|s| s.capacity_sectors = largest));
+    assert!(!valid(&|spec| spec.capacity_sectors = 0));
+    assert!(!valid(&|spec| spec.capacity_sectors = largest + 1), "more bytes than a number has");
+    assert!(valid(&|spec| spec.size = 48) && !valid(&|spec| spec.size = 47));
+    assert!(
+        valid(&|s| s.hw_queues = MAX_HW_QUEUES) && !valid(&|s| s.hw_queues = MAX_HW_QUEUES + 1)
+    );
+    let deepest = MAX_QUEUE_DEPTH;
+    assert!(valid(&|s| s.queue_depth = deepest) && !valid(&|s| s.queue_depth = deepest + 1));
+    assert!(valid(&|s| s.max_segments = 65_535) && !valid(&|s| s.max_segments = 65_536));
+    assert!(!valid(&|spec| spec.logical_block_bytes = 256), "less than a sector");
+    assert!(!valid(&|spec| spec.logical_block_bytes = 8192), "more than a page");
+    assert!(valid(&|s| s.physical_block_bytes = 1 << 20), "a mebibyte");
+    assert!(!valid(&|s| s.physical_block_bytes = 1 << 21), "more than that");
+    assert!(!valid(&|s| s.physical_block_bytes = 3072), "no power of two");
+    assert!(!valid(&|s| s.physical_block_bytes = 256), "less than a logical block");
+    let discard = |granularity: u32, sectors: u32| {
+        valid(&|spec| {
+            spec.discard_granularity_bytes = granularity;
+            spec.max_discard_sectors = sectors;
+        })
+    };
+    assert!(discard(0, 0) && discard(0, 8) && discard(1024, 1));
+    assert!(!discard(1024, 0), "a discard of nothing");
+    assert!(!discard(700, 8), "no whole blocks");
 }
 
 #[test]

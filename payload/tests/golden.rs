@@ -16,7 +16,7 @@ use atom_abi::crc32c::crc32c;
 use atom_abi::image::{Image, Record};
 use atom_abi::text::Text;
 use atom_abi::version::SchemaRange;
-use atom_payload::counts::Counts;
+use atom_payload::counts::{Counts, OPS};
 use atom_payload::history::History;
 use atom_payload::shape::Description;
 use atom_payload::state::{
@@ -137,12 +137,16 @@ fn a_volume_over_targets_that_is_kept_reads_to_what_was_left_of_it() {
             let made = made_bytes();
             assert_eq!((past.limits, past.made), (kept_limits(), kept_made(&made)));
             assert_eq!(past.map.capacity(), volume.shape.capacity_sectors);
+            assert_eq!(past.targets().len(), 4, "{}", kept.file);
             for (at, target) in past.targets().iter().enumerate() {
                 let history = History::default();
                 target.failures(&history);
                 assert_eq!(history.total(), kept_failures().total());
                 assert!(history.failures().eq(kept_failures().failures()));
+                let mut operations = 0;
                 target.latency(|op, latency| {
+                    assert_eq!(op, operations, "by place");
+                    operations += 1;
                     let mut wanted = kept_latency(op);
                     if kept.schema == 4 {
                         wanted.unplaced = wanted.count();
@@ -150,6 +154,7 @@ fn a_volume_over_targets_that_is_kept_reads_to_what_was_left_of_it() {
                     }
                     assert_eq!(*latency, wanted, "{}, target {at}", kept.file);
                 });
+                assert_eq!(operations, OPS.len(), "{}, target {at}", kept.file);
                 assert_eq!(target.pages, 100 + at as u64);
                 assert_eq!(target.nbd, if at == 3 { KEPT_NBD } else { b"" });
             }

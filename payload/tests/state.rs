@@ -15,14 +15,10 @@ use atom_payload::counts::{
 };
 use atom_payload::shape::{Description, DESCRIPTION_BYTES, MAX_VOLUMES};
 use atom_payload::state::{
-    composed_bytes, image_bytes, Export, Import, ImportError, KEY_COUNTS, KEY_MADE, KEY_NBD,
-    KEY_TABLE, KEY_TARGET, KEY_VOLUME, SCHEMA_MAX,
+    image_bytes, Export, Import, ImportError, KEY_COUNTS, KEY_TABLE, KEY_VOLUME, SCHEMA_MAX,
 };
 use proptest::prelude::*;
-use samples::{
-    counts, counts1, counts2, counts3, export_composed, kept_composed, kept_made, made_bytes,
-    volumes, KEPT_NBD, NEXT_SERIAL,
-};
+use samples::{by_hand, counts, counts1, counts2, counts3, volumes, Owned, NEXT_SERIAL};
 
 /// What 1.0.0, 1.1.0 and 1.2.0 read and write, and all of it.
 const FIRST: SchemaRange = range(1, 1);
@@ -212,23 +208,12 @@ proptest! {
     }
 }
 
-/// An image that is put together by hand.
-fn by_hand(schema: u32, records: &[(u32, u16, u16, Vec<u8>)]) -> Vec<u8> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut writer = Writer::new(&mut buffer, &Text::EMPTY, schema).unwrap();
-    for (key, version, flags, content) in records {
-        writer.record(*key, *version, *flags, &[content]).unwrap();
-    }
-    writer.finish().unwrap();
-    buffer
-}
-
-fn table(volumes: u32, next_serial: u32) -> (u32, u16, u16, Vec<u8>) {
+fn table(volumes: u32, next_serial: u32) -> Owned {
     let content = [volumes.to_le_bytes(), next_serial.to_le_bytes()].concat();
     (KEY_TABLE, 1, MANDATORY, content)
 }
 
-fn volume(slot: usize, serial: u32) -> (u32, u16, u16, Vec<u8>) {
+fn volume(slot: usize, serial: u32) -> Owned {
     let id = atom_payload::shape::VolumeId::new(slot, serial).unwrap();
     let shape = atom_payload::shape::Shape::new(atom_payload::shape::Kind::Ram, 1 << 20, 512, 0, 0);
     let volume = Description {
@@ -243,7 +228,7 @@ fn volume(slot: usize, serial: u32) -> (u32, u16, u16, Vec<u8>) {
     (KEY_VOLUME, 1, MANDATORY, content)
 }
 
-fn verdict(schema: u32, records: &[(u32, u16, u16, Vec<u8>)]) -> Result<usize, ImportError> {
+fn verdict(schema: u32, records: &[Owned]) -> Result<usize, ImportError> {
     Import::parse(&by_hand(schema, records), &WIDE).map(|import| import.volumes().count())
 }
 
@@ -323,96 +308,5 @@ fn a_buffer_that_is_too_small_is_an_error_and_not_a_panic() {
         let mut buffer = vec![0; length];
         let written = Export::new(&mut buffer, &Text::EMPTY, 1, 0, 1).and_then(Export::finish);
         assert_eq!(written, Err(ImageError::NoRoom), "{length}");
-    }
-}
-
-/// The image of one volume over targets.
-fn composed(schema: u32) -> Vec<u8> {
-    let made = made_bytes();
-    let more = composed_bytes(&kept_made(&made), KEPT_NBD.len());
-    let mut buffer = vec![0; image_bytes(schema, 1).unwrap() + more];
-    let mut image = Export::new(&mut buffer, &Text::EMPTY, schema, 1, 100).unwrap();
-    let volume = kept_composed();
-    image.volume(&volume, Counts::none()).unwrap();
-    export_composed(&mut image, &volume);
-    let used = image.finish().unwrap();
-    assert!(used <= buffer.len(), "the bound holds");
-    buffer.truncate(used);
-    buffer
-}
-
-#[test]
-fn a_volume_over_targets_is_in_no_schema_that_has_none() {
-    for schema in 1..=3 {
-        let mut buffer = vec![0; 64 << 10];
-        let mut image = Export::new(&mut buffer, &Text::EMPTY, schema, 1, 100).unwrap();
-        let (volume, made) = (kept_composed(), made_bytes());
-        image.volume(&volume, Counts::none()).unwrap();
-        let limits = samples::kept_limits();
-        let outcome = image.made(volume.id, &limits, &kept_made(&made));
-        assert_eq!(outcome, Err(ImageError::Inconsistent));
-    }
-}
-
-/// The records of an image.
-fn records(image: &[u8]) -> Vec<(u32, u16, u16, Vec<u8>)> {
-    let image = atom_abi::image::Image::parse(image).unwrap();
-    image.records().map(|r| (r.key, r.version, r.flags, r.bytes.to_vec())).collect()
-}
-
-#[test]
-fn a_volume_over_targets_with_a_record_missing_twice_or_of_another_is_refused() {
-    let judge = |schema, records: &[_]| {
-        Import::parse(&by_hand(schema, records), &EVERY).map(|import| import.volumes)
-    };
-    for schema in 4..=SCHEMA_MAX {
-        let sound = records(&composed(schema));
-        assert_eq!(judge(schema, &sound), Ok(1));
-        let other = if schema == 4 { 5 } else { 4 };
-        assert!(judge(other, &sound).is_err(), "latency of another schema");
-        assert!(judge(3, &sound).is_err(), "a schema without targets");
-        for at in 0..sound.len() {
-            let key = sound[at].0;
-            if matches!(key, KEY_TABLE | KEY_VOLUME | KEY_COUNTS) {
-                continue;
-            }
-            assert!(matches!(key, KEY_MADE | KEY_TARGET | KEY_NBD));
-            let mut without = sound.clone();
-            without.remove(at);
-            assert!(judge(schema, &without).is_err(), "without record {at}");
-            let mut twice = sound.clone();
-            twice.insert(at, sound[at].clone());
-            assert!(judge(schema, &twice).is_err(), "with record {at} twice");
-            let mut longer = sound.clone();
-            longer[at].3.push(0);
-            assert!(judge(schema, &longer).is_err(), "record {at} longer");
-            let mut another = sound.clone();
-            another[at].3[0] ^= 1;
-            assert!(judge(schema, &another).is_err(), "record {at} of another volume");
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_changed_volume_over_targets_is_refused_or_consistent(
-        schema in 4..=SCHEMA_MAX,
-        at in any::<prop::sample::Index>(),
-        value in any::<u8>(),
-    ) {
-        let mut image = composed(schema);
-        let body = image.len() - 8;
-        let at = 96 + at.index(body - 96);
-        image[at] = value;
-        let crc = atom_abi::crc32c::crc32c(&image[..body]);
-        image[body..body + 4].copy_from_slice(&crc.to_le_bytes());
-        if let Ok(import) = Import::parse(&image, &EVERY) {
-            let mut volumes = import.volumes();
-            let (volume, _) = volumes.next().unwrap();
-            let past = volumes.past().unwrap();
-            prop_assert_eq!(past.map.capacity(), volume.shape.capacity_sectors);
-            prop_assert_eq!(past.targets().len(), past.made.len());
-            prop_assert!(past.limits.spec(past.map.capacity(), 0, 0).is_valid());
-        }
     }
 }

@@ -5,6 +5,7 @@
 // Each test uses its own part.
 #![allow(dead_code)]
 
+use atom_abi::image::{Image, Writer};
 use atom_abi::text::Text;
 use atom_payload::counts::{Counts, Counts1, Counts2, Counts3, OpCounts};
 use atom_payload::history::{Failure, History};
@@ -220,4 +221,24 @@ pub fn export_composed(image: &mut Export<'_>, volume: &Description) {
         image.target(volume.id, at, 100 + at as u64, &kept_failures(), kept_latency).unwrap();
     }
     image.nbd(volume.id, 3, KEPT_NBD).unwrap();
+}
+
+/// A record as it stands in an image: key, version, flags, content.
+pub type Owned = (u32, u16, u16, Vec<u8>);
+
+/// An image that is put together by hand.
+pub fn by_hand(schema: u32, records: &[Owned]) -> Vec<u8> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut writer = Writer::new(&mut buffer, &Text::EMPTY, schema).unwrap();
+    for (key, version, flags, content) in records {
+        writer.record(*key, *version, *flags, &[content]).unwrap();
+    }
+    writer.finish().unwrap();
+    buffer
+}
+
+/// The records of an image.
+pub fn records(image: &[u8]) -> Vec<Owned> {
+    let image = Image::parse(image).unwrap();
+    image.records().map(|r| (r.key, r.version, r.flags, r.bytes.to_vec())).collect()
 }

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! Times, the order of requests, and the record of an NBD target.
-
-#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+//! Times and the order of requests of an NBD target.
 
 use atom_abi::request::op;
-use atom_abi::text::Text;
-use atom_payload::nbd::handshake::Blocks;
-use atom_payload::nbd::record::{
-    cookie, slot, Connection, Orphan, Record, State, Writer, MAX_RECORD_BYTES, SLOTS,
-};
-use atom_payload::nbd::reply::Parser;
 use atom_payload::nbd::rules::{
-    earlier, fails_ns, ns, overdue_ns, overlap, user_timeout_ms, wait_ms, Attempts, BackOff, Limit,
+    attempt_ends_ns, earlier, fails_ns, ns, overdue_ns, overlap, user_timeout_ms, wait_ms,
+    Attempts, BackOff, Limit, ATTEMPT_MS,
 };
 use atom_payload::nbd::scheduler::{Fifo, Line, ReadsFirst, Schedule, MAX_OVERTAKEN};
 use atom_payload::spec::Terms;
@@ -71,6 +64,28 @@ fn attempts_of_a_target_without_a_connection_are_counted_and_used_up() {
 }
 
 #[test]
+fn a_further_connection_that_was_of_use_waits_a_little_and_pauses_do_not_count() {
+    let terms = Terms { retries: 1, ..Terms::DEFAULT };
+    let mut attempts = Attempts::default();
+    attempts.ended(2, false, ns(50));
+    assert_eq!(attempts.due_ns(2, false, &terms), Some(ns(150)), "not at once");
+    assert_eq!(attempts.due_ns(3, false, &terms), Some(0), "the others have nothing to do with it");
+    assert_eq!(attempts.due_ns(0, true, &terms), Some(0), "nor has the first");
+    attempts.pause(ns(7));
+    assert_eq!(attempts.due_ns(2, false, &terms), Some(ns(157)));
+    assert_eq!(attempts.due_ns(8, false, &terms), None, "there is no such connection");
+    attempts.fail(2, false, ns(157), &terms);
+    assert_eq!(attempts.due_ns(2, false, &terms), Some(ns(257)), "the count has begun anew");
+}
+
+#[test]
+fn an_attempt_has_ten_seconds() {
+    assert_eq!(ATTEMPT_MS, 10_000);
+    assert_eq!(attempt_ends_ns(5), 10_000_000_005);
+    assert_eq!(attempt_ends_ns(u64::MAX), u64::MAX, "a clock that is wrong ends nothing early");
+}
+
+#[test]
 fn what_is_not_acknowledged_ends_a_connection_when_silence_would() {
     assert_eq!(user_timeout_ms(30), 45_000);
     assert_eq!(user_timeout_ms(u32::MAX), i32::MAX as u32);
@@ -94,6 +109,13 @@ fn events_are_told_up_to_the_limit_and_counted_beyond_it() {
     assert_eq!(told, Limit::BURST as usize);
     assert_eq!(limit.allow(Limit::INTERVAL_NS + ns(40)), Some(20));
     assert_eq!(limit.allow(Limit::INTERVAL_NS + ns(41)), Some(0));
+    // An interval begins with the first event in it, and ends with the one that comes when it is over.
+    let mut limit = Limit::NEW;
+    let began = Limit::INTERVAL_NS;
+    assert!((0..Limit::BURST).all(|_| limit.allow(began) == Some(0)));
+    assert_eq!(limit.allow(began + Limit::INTERVAL_NS - 1), None);
+    assert_eq!(limit.allow(began + Limit::INTERVAL_NS), Some(1));
+    assert_eq!(limit.allow(began + Limit::INTERVAL_NS), Some(0), "what was told is not told again");
 }
 
 #[test]
@@ -139,131 +161,4 @@ proptest! {
             }
         }
     }
-}
-
-fn orphan() -> impl Strategy<Value = (u64, u32, u8, u64)> {
-    let code =
-        prop_oneof![Just(op::READ), Just(op::WRITE), Just(op::FLUSH), Just(op::WRITE_ZEROES)];
-    (0..1u64 << 40, any::<u32>(), code, any::<u64>())
-}
-
-type Sample = (State, Vec<(Connection, Vec<Orphan>)>);
-
-fn sample() -> impl Strategy<Value = Sample> {
-    let state = (0..1u64 << 60, any::<u16>(), any::<bool>(), any::<[u64; 5]>(), any::<u32>())
-        .prop_map(
-            |(bytes, flags, failed, [since_ns, next_ns, reconnects, resent, errors], tries)| {
-                State {
-                    bytes,
-                    flags,
-                    blocks: Blocks::DEFAULT,
-                    since_ns,
-                    failed,
-                    back_off: BackOff { failed: tries, next_ns },
-                    reconnects,
-                    resent,
-                    protocol_errors: errors,
-                    last_error: Text::new("the server is gone"),
-                }
-            },
-        );
-    let connection = (1..1u64 << 50, any::<bool>(), proptest::collection::vec(orphan(), 0..SLOTS));
-    let connections = proptest::collection::btree_map(0..8usize, connection, 0..8);
-    (state, connections).prop_map(|(state, connections)| {
-        let connections =
-            connections.into_iter().map(|(index, (generation, structured, orphans))| {
-                let parser = Parser::new(structured);
-                let connection =
-                    Connection { index, key: 9, generation, parser, sent: 9, answered: 7 };
-                let orphans = orphans.into_iter().enumerate();
-                let orphans = orphans.map(|(slot, (sector, bytes, op, sent_ns))| Orphan {
-                    cookie: cookie(generation - 1, slot),
-                    sector,
-                    bytes,
-                    op,
-                    sent_ns,
-                });
-                (connection, orphans.collect())
-            });
-        (state, connections.collect())
-    })
-}
-
-fn encode(sample: &Sample) -> Vec<u8> {
-    let mut bytes = vec![0; MAX_RECORD_BYTES];
-    let mut writer = Writer::new(&mut bytes, &sample.0, sample.1.len()).unwrap();
-    for (connection, orphans) in &sample.1 {
-        writer.connection(connection, orphans.len()).unwrap();
-        orphans.iter().for_each(|orphan| writer.orphan(orphan).unwrap());
-    }
-    let length = writer.finish();
-    bytes.truncate(length);
-    bytes
-}
-
-proptest! {
-    #[test]
-    fn what_is_written_is_read(sample in sample()) {
-        let bytes = encode(&sample);
-        let record = Record::decode(&bytes).unwrap();
-        let connections: Vec<_> =
-            record.connections().map(|(c, orphans)| (c, orphans.collect::<Vec<_>>())).collect();
-        prop_assert_eq!((record.state, connections), sample);
-        prop_assert!(Record::decode(&bytes[..bytes.len() - 1]).is_err());
-    }
-
-    #[test]
-    fn a_changed_record_is_refused_or_sound(
-        sample in sample(),
-        at in any::<prop::sample::Index>(),
-        value in any::<u8>(),
-    ) {
-        let mut bytes = encode(&sample);
-        let at = at.index(bytes.len());
-        bytes[at] = value;
-        if let Ok(record) = Record::decode(&bytes) {
-            let mut next = 0;
-            for (connection, orphans) in record.connections() {
-                prop_assert!(connection.index >= next && connection.index < 8);
-                next = connection.index + 1;
-                let mut slots: Vec<_> = orphans.map(|o| slot(o.cookie).unwrap()).collect();
-                let all = slots.len();
-                slots.sort_unstable();
-                slots.dedup();
-                prop_assert_eq!(slots.len(), all);
-            }
-        }
-    }
-
-    #[test]
-    fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = Record::decode(&bytes);
-    }
-}
-
-#[test]
-fn the_longest_record_has_room() {
-    let connection = |index| {
-        let parser = Parser::new(true);
-        let connection =
-            Connection { index, key: 254, generation: 9, parser, sent: 1, answered: 1 };
-        let orphan =
-            |slot| Orphan { cookie: cookie(8, slot), sector: 1, bytes: 1, op: 1, sent_ns: 1 };
-        (connection, (0..SLOTS).map(orphan).collect())
-    };
-    let state = State {
-        bytes: 1,
-        flags: 1,
-        blocks: Blocks::DEFAULT,
-        since_ns: 1,
-        failed: true,
-        back_off: BackOff::NONE,
-        reconnects: 1,
-        resent: 1,
-        protocol_errors: 1,
-        last_error: Text::EMPTY,
-    };
-    let bytes = encode(&(state, (0..8).map(connection).collect()));
-    assert_eq!(bytes.len(), MAX_RECORD_BYTES);
-    assert!(Record::decode(&bytes).is_ok());
 }

@@ -14,6 +14,7 @@ fn a_request_is_ended_once_by_the_epoch_that_owns_it() {
     assert_eq!(ownership.end(5), Err(Stale), "a newer epoch");
     assert_eq!(ownership.read(), (4, Owner::Payload), "a refused call changes nothing");
     assert_eq!(ownership.end(4), Ok(()));
+    assert_eq!(ownership.read(), (4, Owner::Ended), "who has ended it is still known");
     assert_eq!(ownership.end(4), Err(Stale), "a second time");
 }
 

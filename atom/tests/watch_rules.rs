@@ -87,6 +87,11 @@ fn a_soak_ends_with_a_switch_back_for_the_weightiest_reason() {
         soak.oldest_ns = 6;
     };
     assert_eq!(cause_of(&soak(stalls)), Some(Deed::SwitchBack(cause::STALL)));
+    let just_in_time = |soak: &mut SoakView| {
+        soak.stall_ns = 5;
+        soak.oldest_ns = 5;
+    };
+    assert_eq!(cause_of(&soak(just_in_time)), None, "as long as the limit is not too long");
     let dies = |soak: &mut SoakView| {
         stalls(soak);
         soak.dead = true;

@@ -206,6 +206,21 @@ fn what_a_connection_left_belongs_to_the_target_before_it_and_is_as_long_as_it_s
 }
 
 #[test]
+fn a_record_of_another_version_is_refused_whatever_it_holds() {
+    for schema in 4..=SCHEMA_MAX {
+        for key in [KEY_MADE, KEY_TARGET, KEY_NBD] {
+            for later in [false, true] {
+                let mut records = records(&composed(schema));
+                let version = &mut records.iter_mut().find(|record| record.0 == key).unwrap().1;
+                *version = if later { *version + 1 } else { *version - 1 };
+                let bad = Err(ImageError::BadRecord(key).into());
+                assert_eq!(judge(schema, &records), bad, "key {key}, later: {later}");
+            }
+        }
+    }
+}
+
+#[test]
 fn limits_have_no_bits_that_nobody_knows() {
     // Behind the volume's identity; the last number of the limits is zero.
     let unknown = with(5, KEY_MADE, |content| content[8 + LIMITS_BYTES - 1] = 1);

@@ -250,6 +250,18 @@ fn a_place_that_is_taken_twice_or_out_of_order_is_refused() {
 }
 
 #[test]
+fn a_volume_of_another_version_or_length_is_refused() {
+    let bad = Err(ImageError::BadRecord(KEY_VOLUME).into());
+    let (mut newer, mut longer, mut shorter) = (volume(4, 8), volume(4, 8), volume(4, 8));
+    newer.1 = 2;
+    longer.3.push(0);
+    shorter.3.pop();
+    for wrong in [newer, longer, shorter] {
+        assert_eq!(verdict(1, &[table(1, 9), wrong]), bad);
+    }
+}
+
+#[test]
 fn a_serial_number_that_would_be_given_again_is_refused() {
     let bad = Err(ImageError::BadRecord(KEY_VOLUME).into());
     assert_eq!(verdict(1, &[table(1, 8), volume(4, 8)]), bad);
@@ -262,6 +274,11 @@ fn a_table_that_is_missing_repeated_or_wrong_is_refused() {
     assert_eq!(verdict(1, &[]), Err(ImageError::Inconsistent.into()));
     assert_eq!(verdict(1, &[volume(4, 8)]), bad);
     assert_eq!(verdict(1, &[table(0, 9), table(0, 9)]), bad);
+    let (mut newer, mut longer) = (table(0, 9), table(0, 9));
+    newer.1 = 2;
+    longer.3.push(0);
+    assert_eq!(verdict(1, &[newer]), bad, "of a version that nobody knows");
+    assert_eq!(verdict(1, &[longer]), bad, "with more than it has");
     assert_eq!(verdict(1, &[table(2, 9), volume(4, 8)]), bad);
 }
 

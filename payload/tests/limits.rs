@@ -167,7 +167,9 @@ fn a_target_in_memory_has_no_limit_but_what_one_request_may_clear() {
 #[test]
 fn the_device_is_asked_for_with_every_limit() {
     let features = feature::WRITE_CACHE;
-    let limits = Limits { features, dma_alignment_mask: 7, ..with(STRIPE, |_| {}) };
+    let larger = |disk: &mut Facts| disk.physical_block_bytes = 8192;
+    let limits = Limits { features, dma_alignment_mask: 7, ..with(STRIPE, larger) };
+    assert_ne!(limits.physical_block_bytes, DeviceSpec::new(0).physical_block_bytes);
     let wanted = DeviceSpec {
         features,
         logical_block_bytes: limits.logical_block_bytes,

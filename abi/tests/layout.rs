@@ -112,6 +112,12 @@ fn structures_have_only_grown_at_their_end() {
 }
 
 #[test]
+fn a_structure_that_there_is_not_is_shorter_than_nothing_that_a_caller_has() {
+    assert_eq!(first_bytes("NoSuchStructure"), usize::MAX);
+    assert_eq!(first_bytes(""), usize::MAX);
+}
+
+#[test]
 fn the_contract_in_prose_names_every_structure_and_the_hashes() {
     let path = format!("{}/ABI.md", env!("CARGO_MANIFEST_DIR"));
     let prose = std::fs::read_to_string(path).expect("ABI.md stands beside the code");

@@ -39,6 +39,7 @@ pub mod relay;
 pub mod scenarios;
 pub mod server;
 pub mod site;
+pub mod soak;
 pub mod spare;
 pub mod trace;
 pub mod udev;

@@ -186,11 +186,16 @@ impl Site {
         mode: Mode,
         deadline: Duration,
     ) -> Result<UpgradeReport> {
+        let options = Options { deadline, ..self.options(mode)? };
+        Ok(upgrade::run(node, file, &options)?)
+    }
+
+    /// How an upgrade is made where nothing else is said.
+    pub fn options(&self, mode: Mode) -> Result<Options> {
         let mut folders = vec![self.modules.clone(), self.modules.join("test")];
         folders.extend(Places::standard(&self.node.release()?).folders().iter().cloned());
-        let options =
-            Options { mode, deadline, keep_parked: false, old: None, places: Places::of(folders) };
-        Ok(upgrade::run(node, file, &options)?)
+        let places = Places::of(folders);
+        Ok(Options { mode, deadline: self.deadline, keep_parked: false, old: None, places })
     }
 
     /// Upgrades to `version`; anything but a commit is an error.

@@ -69,6 +69,7 @@ enum Command {
     Test(commands::test::Args),
     Fuzz(commands::fuzz::Args),
     Bench(commands::bench::Args),
+    Soak(commands::soak::Args),
     Package(commands::package::Args),
     Fleet(commands::fleet::Args),
 }
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         Command::Upgrade(args) => commands::upgrade::run(args, &target),
         Command::Test(args) => commands::test::run(args, &target),
         Command::Bench(args) => commands::bench::run(args, &target),
+        Command::Soak(args) => commands::soak::run(args, &target),
         Command::Package(args) => commands::package::run(args, &target).map(done),
         Command::Fleet(args) => commands::fleet::run(args, &target),
         Command::Fuzz(args) => commands::fuzz::run(args).map(done),

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{bench, demo, greedy, leaks, load, matrix, scenarios};
+use atom_tests::{bench, demo, greedy, leaks, load, matrix, scenarios, soak};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | kernel-log | leaks";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | soak begin WANTED | soak run | soak look KNOWN | kernel-log | leaks";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -68,6 +68,10 @@ fn run() -> Result<bool> {
             let cells = text.lines().map(str::parse).collect::<Result<Vec<_>>>()?;
             matrix::run::run_all(&mut matrix::stage::Stage::start()?, &cells)?;
         }
+        // Upgrades by the thousand: a run that goes on by itself, and a look at it.
+        ["soak", "begin", wanted] => soak::background::begin(wanted.as_ref())?,
+        ["soak", "run"] => soak::background::run()?,
+        ["soak", "look", known] => soak::background::look(known.parse()?)?,
         // What scenarios with little memory run several of.
         ["greedy", mib] => greedy::run(mib.parse()?)?,
         ["upgrade", modules, atomctl] => {

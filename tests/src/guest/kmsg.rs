@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The kernel's log, whole and in order.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -13,23 +13,41 @@ const RECORD: usize = 16 * 1024;
 
 /// Reads everything that the kernel still has.
 pub fn read() -> Result<String> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open("/dev/kmsg")
-        .context("cannot open /dev/kmsg")?;
-    let mut log = String::new();
-    let mut record = vec![0; RECORD];
-    loop {
-        match file.read(&mut record) {
-            Ok(0) => return Ok(log),
-            Ok(count) => append(&mut log, &String::from_utf8_lossy(&record[..count])),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(log),
-            // Records were overwritten while we read; the next read goes on behind the gap.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                log.push_str("[atom-guest: records are missing here]\n");
+    Reader::open()?.fresh()
+}
+
+/// A place in the log, which moves on with each look.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    record: Vec<u8>,
+}
+
+impl Reader {
+    /// Begins with the oldest record that the kernel still has.
+    pub fn open() -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open("/dev/kmsg")
+            .context("cannot open /dev/kmsg")?;
+        Ok(Self { file, record: vec![0; RECORD] })
+    }
+
+    /// What the kernel has said since the last look.
+    pub fn fresh(&mut self) -> Result<String> {
+        let mut log = String::new();
+        loop {
+            match self.file.read(&mut self.record) {
+                Ok(0) => return Ok(log),
+                Ok(count) => append(&mut log, &String::from_utf8_lossy(&self.record[..count])),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(log),
+                // Records were overwritten while we read; the next read goes on behind the gap.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    log.push_str("[atom-guest: records are missing here]\n");
+                }
+                Err(error) => return Err(error).context("cannot read /dev/kmsg"),
             }
-            Err(error) => return Err(error).context("cannot read /dev/kmsg"),
         }
     }
 }

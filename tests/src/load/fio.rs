@@ -58,6 +58,11 @@ impl Fio {
         Self::start_with(device, shape, &[&submit, &reap])
     }
 
+    /// The same as [`Fio::start`] with at most so many requests in a second.
+    pub fn start_at_rate(device: &str, shape: Shape, in_a_second: u32) -> Result<Self> {
+        Self::start_with(device, shape, &[&format!("--rate_iops={in_a_second}")])
+    }
+
     /// Starts one on each device, all at the same time. Whoever comes last would have to wait beside all others that run.
     pub fn start_all(devices: &[String], shape: Shape) -> Result<Vec<Self>> {
         let spawned = devices.iter().map(|device| Self::spawn(device, shape, &[]));

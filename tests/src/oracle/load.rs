@@ -45,6 +45,8 @@ struct Shared {
     generation: AtomicU64,
     ended: AtomicU64,
     slowest_us: AtomicU64,
+    /// Least time from the beginning of an operation of a lane to that of the next.
+    pace: Duration,
 }
 
 struct Known {
@@ -65,6 +67,11 @@ pub struct Done {
 impl Load {
     /// Fills the area, and starts.
     pub fn start(device: Device, shape: &Shape) -> Result<Self> {
+        Self::start_at_pace(device, shape, Duration::ZERO)
+    }
+
+    /// The same with at most one operation of each lane in this time, so that something else has a processor.
+    pub fn start_at_pace(device: Device, shape: &Shape, pace: Duration) -> Result<Self> {
         let terms = device.terms;
         ensure!(terms.units > CHUNK, "an area of {} units is too small", terms.units);
         let known = Known { model: Model::new(terms), taken: vec![false; terms.units as usize] };
@@ -76,6 +83,7 @@ impl Load {
             generation: AtomicU64::new(1),
             ended: AtomicU64::new(0),
             slowest_us: AtomicU64::new(0),
+            pace,
         });
         shared.fill()?;
         let mut threads = Vec::new();
@@ -161,10 +169,12 @@ impl Shared {
             self.step(lane, step, &mut memory).with_context(|| {
                 format!("step {step} of lane {lane}, seed {}", self.schedule.seed)
             })?;
-            let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.slowest_us.fetch_max(took, Ordering::SeqCst);
+            let took = begun.elapsed();
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.slowest_us.fetch_max(micros, Ordering::SeqCst);
             self.ended.fetch_add(1, Ordering::SeqCst);
             step += 1;
+            std::thread::sleep(self.pace.saturating_sub(took));
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ mod kernel_faults;
 mod large_discard;
 mod live_too_early;
 mod living;
+mod long_soak;
 mod machine;
 mod mixed;
 mod network;

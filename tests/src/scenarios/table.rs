@@ -2,13 +2,15 @@
 //! The list of scenarios.
 
 use super::{
-    across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
-    faults, forced, guest, half_adopted, handles, hostile, kernel_faults, large_discard,
-    live_too_early, living, machine, mixed, network, nobody, node, packages, pause, preserved,
-    recover, refusals, root, root_disk, saturated_queue, semantics, shortage, smoke, soak,
-    stale_aborting, started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades,
-    versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    Kernel, LARGE, Machine, PLAIN, Power, Scenario, Tools, across, assembled, busy, changes,
+    completion_races_teardown, cuts, dead, detectors, failpoints, faults, forced, guest,
+    half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early, living,
+    long_soak, machine, mixed, network, nobody, node, packages, pause, preserved, recover,
+    refusals, root, root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
+    started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
+    walk,
 };
+use crate::soak::mix::DISKS_MIB;
 
 /// The machine of scenarios about volumes.
 const VOLUMES: Machine = Machine { tools: Tools::Large, ..LARGE };
@@ -328,6 +330,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 600,
         run: mixed::aborted_and_successful_upgrades_mixed_at_random,
+    },
+    Scenario {
+        name: "the_long_soak_begins_as_it_goes_on",
+        what: "Some 60 upgrades of all kinds under verified load on a mix of volumes: no error, and nothing grows.",
+        machine: Machine { disks_mib: DISKS_MIB, ..VOLUMES },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: long_soak::the_long_soak_begins_as_it_goes_on,
     },
     Scenario {
         name: "the_guest_has_a_loopback_a_spare_disk_and_modules_by_name",
@@ -977,12 +987,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "a_node_boots_and_shuts_down_with_its_volumes",
         what: "Volumes before local-fs and remote-fs, mounted by fstab, and closed after the last unmount, by the console.",
-        machine: Machine {
-            disks_mib: &[128, 128],
-            server_mib: 128,
-            power: Power::Cycled,
-            ..NODE
-        },
+        machine: Machine { disks_mib: &[128, 128], server_mib: 128, power: Power::Cycled, ..NODE },
         expected_log: &[],
         limit_seconds: 300,
         run: node::a_node_boots_and_shuts_down_with_its_volumes,
@@ -1061,7 +1066,10 @@ pub const ALL: &[Scenario] = &[
         name: "a_wrong_lock_order_is_found",
         what: "Lockdep finds two locks that are taken in both orders, without a deadlock.",
         machine: BROKEN,
-        expected_log: &["broken: possible circular locking dependency detected", "broken: broken_second"],
+        expected_log: &[
+            "broken: possible circular locking dependency detected",
+            "broken: broken_second",
+        ],
         limit_seconds: 60,
         run: detectors::lock_order,
     },

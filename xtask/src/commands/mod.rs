@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod fuzz;
 pub mod package;
 pub mod setup;
+pub mod soak;
 pub mod test;
 pub mod vm;
 

@@ -64,7 +64,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
             println!("{how}; its folder is {}", background.vm.dir().display());
         }
         Some(Action::Stop) => {
-            let how = if background::stop()? { "stopped" } else { "there is none to stop" };
+            let how = if background::SHELL.stop()? { "stopped" } else { "there is none to stop" };
             println!("{how}");
         }
         Some(Action::Node { packages, disks }) => node(target, packages.as_deref(), disks)?,
@@ -103,7 +103,7 @@ fn node(target: &Target, packages: Option<&Path>, disks: &[u64]) -> Result<()> {
 /// The guest in the background; it is started, with all that was built, when there is none.
 pub fn background(target: &Target) -> Result<Background> {
     let sysroot = Sysroot::open(target)?;
-    background::take(&sysroot, || guest_with_atom(&sysroot))
+    background::SHELL.take(&sysroot, || guest_with_atom(&sysroot))
 }
 
 /// A guest with Atom, the first payload live, and a volume of each kind.

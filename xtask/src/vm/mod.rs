@@ -11,7 +11,7 @@
 //! - [`served`] are the NBD servers on the host;
 //! - [`link`] talks to the agent;
 //! - [`console`] finds the last words of one that fell silent;
-//! - [`background`] keeps one machine for several commands.
+//! - [`background`] keeps machines for several commands.
 
 pub mod accel;
 pub mod background;

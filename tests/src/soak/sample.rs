@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! What is counted of the kernel after each block of upgrades, and by how much each count may rise.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use atomctl::node::Node;
+use serde::{Deserialize, Serialize};
+
+use super::growth::Limit;
+use crate::site::Site;
+
+/// Where the kernel's caches are, one folder each.
+const CACHES: &str = "/sys/kernel/slab";
+
+/// Fields of `/proc/meminfo` that are the kernel's, and not a cache that it gives back when it is asked to.
+const MEMORY: [&str; 6] =
+    ["SUnreclaim", "SReclaimable", "VmallocUsed", "Percpu", "KernelStack", "SecPageTables"];
+/// Fields of `/proc/meminfo` with memory that is free, or that is not the kernel's own. What a module has leaked is in none
+/// of them.
+const OTHERS: [&str; 7] =
+    ["MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable", "KernelStack", "PageTables"];
+
+const SLAB: &str = "slab/";
+const KIB: &str = "kib/";
+const COUNT: &str = "count/";
+
+/// Objects of a cache. Most leaks are one object in each upgrade, or in each that goes a rare way: one in fifty is found
+/// in a long run. The floor is what a cache differs by because somebody does I/O while it is counted: fio and some lanes with a
+/// dozen requests, their bios and their pages, each in flight or waiting for the grace period after which it is freed.
+const OBJECTS: Limit = Limit { floor: 40.0, per_upgrade: 0.02, step: 2.0 };
+/// KiB. A page that is lost in each tenth upgrade is found in a long run; less than a page cannot be lost here, because
+/// smaller pieces are objects. The floor is what the free lists of the processors and half-full slabs come and go by.
+const KIBIBYTES: Limit = Limit { floor: 1024.0, per_upgrade: 0.4, step: 2.0 };
+/// What is the same after each block, because the same things run: a single one more is one too many.
+const EXACT: Limit = Limit { floor: 0.5, per_upgrade: 0.0, step: 1.0 };
+/// Open files and tasks of the whole machine: the agent and who looks at us come and go.
+const NEARLY: Limit = Limit { floor: 8.0, per_upgrade: 0.001, step: 1.0 };
+
+/// Counts by name. `slab/NAME` are objects in use, `kib/NAME` memory in KiB, `count/NAME` anything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sample(pub BTreeMap<String, u64>);
+
+impl Sample {
+    /// Counts now. The caches give back first what they only keep, so that an object that counts is an object in use.
+    pub fn take(site: &Site) -> Result<Self> {
+        settle()?;
+        let mut counts = BTreeMap::new();
+        let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
+        counts.extend(objects(&text).map(|(name, objects)| (format!("{SLAB}{name}"), objects)));
+        let text = fs::read_to_string("/proc/meminfo")?;
+        let lists = fs::read_to_string("/proc/zoneinfo")?;
+        let mut kib = |name: &str, value| counts.insert(format!("{KIB}{name}"), value);
+        for name in MEMORY {
+            // Older kernels have fewer fields.
+            if let Some(value) = field(&text, name) {
+                kib(name, value);
+            }
+        }
+        kib("taken", taken(&text, &lists).context("/proc/meminfo is not as it must be")?);
+        let modules = fs::read_to_string("/proc/modules")?;
+        kib("modules", modules.lines().filter_map(module_bytes).sum::<u64>() >> 10);
+        let status = site.node().status()?;
+        let open = fs::read_to_string("/proc/sys/fs/file-nr")?;
+        let open = open.split_whitespace().next().and_then(|number| number.parse().ok());
+        let mut count = |name: &str, value| counts.insert(format!("{COUNT}{name}"), value);
+        count("modules", modules.lines().count() as u64);
+        count("payloads", u64::from(status.payloads));
+        count("devices", site.node().devices()?.len() as u64);
+        count("preserved", u64::from(status.preserved));
+        count("descriptors", entries("/proc/self/fd")?);
+        count("threads", entries("/proc/self/task")?);
+        count("open_files", open.context("/proc/sys/fs/file-nr is not as it must be")?);
+        count("tasks", tasks()?);
+        Ok(Self(counts))
+    }
+}
+
+/// By how much a count may rise.
+pub fn limit_of(name: &str) -> &'static Limit {
+    match name {
+        "count/open_files" | "count/tasks" => &NEARLY,
+        _ if name.starts_with(SLAB) => &OBJECTS,
+        _ if name.starts_with(KIB) => &KIBIBYTES,
+        _ => &EXACT,
+    }
+}
+
+/// Has the kernel give back what it only keeps: cached entries of file systems, and objects that lie ready for a processor.
+fn settle() -> Result<()> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    for cache in fs::read_dir(CACHES).with_context(|| format!("cannot list {CACHES}"))? {
+        let cache = cache?.path();
+        // Other names of one cache are links to it; one that is gone needs nothing.
+        if !cache.is_symlink() {
+            let _ = fs::write(cache.join("shrink"), "1");
+        }
+    }
+    Ok(())
+}
+
+/// Names and objects in use, of `/proc/slabinfo` (`slabinfo(5)`).
+fn objects(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    // Two lines say what the columns are.
+    text.lines().skip(2).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?, words.next()?.parse().ok()?))
+    })
+}
+
+/// A field of `/proc/meminfo`, in KiB.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Memory in KiB that the kernel has and does not call anybody's, from `/proc/meminfo` and `/proc/zoneinfo`. Pages on the
+/// free lists of the processors are free, though `MemFree` leaves them out.
+fn taken(text: &str, lists: &str) -> Option<u64> {
+    let counts = lists.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    let ready: u64 = counts.filter_map(|number| number.trim().parse::<u64>().ok()).sum();
+    let given = OTHERS.iter().map(|name| field(text, name)).sum::<Option<u64>>()?;
+    Some(field(text, "MemTotal")?.saturating_sub(given + 4 * ready))
+}
+
+/// The size of a module, from its line of `/proc/modules`.
+fn module_bytes(line: &str) -> Option<u64> {
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn entries(folder: impl AsRef<Path>) -> Result<u64> {
+    let folder = folder.as_ref();
+    Ok(fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?.count()
+        as u64)
+}
+
+/// Processes and threads of the kernel. Its workers come and go as there is work.
+fn tasks() -> Result<u64> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        // One that is gone meanwhile is not counted.
+        let comm = fs::read_to_string(entry.path().join("comm"));
+        count += u64::from(comm.is_ok_and(|comm| !comm.starts_with("kworker")));
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_read_by_the_names_of_their_caches() {
+        let text = "slabinfo - version: 2.1\n\
+            # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables\n\
+            kmalloc-64          1200   1280     64   64    1 : tunables    0    0    0 : slabdata 20 20 0\n\
+            :0000256              17     32    256   16    1 : tunables    0    0    0 : slabdata 2 2 0\n\
+            broken\n";
+        let read: Vec<_> = objects(text).collect();
+        assert_eq!(read, [("kmalloc-64", 1200), (":0000256", 17)]);
+    }
+
+    #[test]
+    fn what_nobody_has_is_the_kernels() {
+        let text = "MemTotal:  10000 kB\nMemFree:  4000 kB\nBuffers: 100 kB\nCached: 2000 kB\nSwapCached: 7 kB\n\
+            AnonPages: 900 kB\nSReclaimable: 300 kB\nKernelStack: 150 kB\nPageTables: 50 kB\n";
+        let lists = "  pagesets\n    cpu: 0\n              count:    20\n              high:  9\n    cpu: 1\n   count: 5\n";
+        assert_eq!(taken(text, lists), Some(10_000 - 7500 - 4 * 25));
+        assert_eq!(field(text, "Cached"), Some(2000));
+        assert_eq!(taken("MemTotal: 1 kB\n", lists), None);
+        assert_eq!(module_bytes("payload_2_0_0 262144 1 - Live 0x0 (OE)"), Some(262_144));
+    }
+
+    #[test]
+    fn one_module_or_descriptor_more_is_too_many() {
+        for name in ["count/modules", "count/descriptors", "count/preserved", "count/threads"] {
+            assert_eq!(limit_of(name), &EXACT, "{name}");
+        }
+        assert_eq!(limit_of("slab/kmalloc-64"), &OBJECTS);
+        assert_eq!(limit_of("kib/taken"), &KIBIBYTES);
+        assert_eq!(limit_of("count/tasks"), &NEARLY);
+    }
+}

@@ -100,7 +100,8 @@ fn read(path: &Path) -> Option<String> {
     version(&fs::read(path).ok()?)
 }
 
-fn version(bytes: &[u8]) -> Option<String> {
+/// The version that the bytes of such a file name; none when it names none.
+pub fn version(bytes: &[u8]) -> Option<String> {
     let version = std::str::from_utf8(bytes).ok()?.trim();
     (!version.is_empty()).then(|| version.to_owned())
 }

@@ -148,8 +148,7 @@ impl<'a> Chart<'a> {
         let mut svg = String::new();
         let right = LEFT + WIDTH;
         let rows = step(self.top, 4.0);
-        let mut value = 0.0;
-        while rows > 0.0 && value <= self.top * 1.001 {
+        for value in ticks(0.0, self.top * 1.001, rows) {
             let y = self.y(value);
             let _ = writeln!(
                 svg,
@@ -159,12 +158,9 @@ impl<'a> Chart<'a> {
                 y + 4.0,
                 (self.show)(value)
             );
-            value += rows;
         }
         let columns = step(self.to - self.from, 8.0);
-        let mut at =
-            if columns > 0.0 { (self.from / columns).ceil() * columns } else { f64::INFINITY };
-        while at <= self.to {
+        for at in ticks(self.from, self.to, columns) {
             let sign = if at > 0.0 { "+" } else { "" };
             let _ = writeln!(
                 svg,
@@ -173,7 +169,6 @@ impl<'a> Chart<'a> {
                 TOP + HEIGHT + 18.0,
                 short_time(at)
             );
-            at += columns;
         }
         svg
     }
@@ -188,6 +183,16 @@ pub(super) fn step(whole: f64, wanted: f64) -> f64 {
     let unit = 10f64.powf(rough.log10().floor());
     let times = [1.0, 2.0, 5.0, 10.0].into_iter().find(|times| times * unit >= rough);
     (times.unwrap_or(10.0) * unit).max(1.0)
+}
+
+/// The multiples of `step` from `from` to `to`; none when there is no step. Between numbers that are very large and close to
+/// each other a step may be lost in rounding, so no more of them come than [`step`] can have meant.
+pub(super) fn ticks(from: f64, to: f64, step: f64) -> impl Iterator<Item = f64> {
+    const MOST: u32 = 16;
+    let first = (from / step).ceil();
+    (0..MOST)
+        .map(move |number| (first + f64::from(number)) * step)
+        .take_while(move |at| step > 0.0 && *at <= to)
 }
 
 /// A time as short as it can be written.

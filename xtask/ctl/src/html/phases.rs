@@ -206,14 +206,10 @@ fn axis(scale: &Scale, y: f64) -> String {
         LEFT + WIDTH
     );
     let whole = scale.to.saturating_sub(scale.from);
-    let step = super::chart::step(whole as f64, 6.0) as u64;
-    if step == 0 {
-        return svg;
-    }
-    let mut at = 0;
-    while at <= whole {
-        let x = scale.x(scale.from + at);
-        let anchor = if at == 0 { "start" } else { "middle" };
+    let step = super::chart::step(whole as f64, 6.0);
+    for at in super::chart::ticks(0.0, whole as f64, step) {
+        let x = scale.x(scale.from.saturating_add(at as u64));
+        let anchor = if at == 0.0 { "start" } else { "middle" };
         if x < LEFT + WIDTH - 20.0 {
             let _ = writeln!(
                 svg,
@@ -221,10 +217,9 @@ fn axis(scale: &Scale, y: f64) -> String {
                  <text class=\"faint\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 y + 5.0,
                 y + 18.0,
-                super::chart::short_time(at as f64)
+                super::chart::short_time(at)
             );
         }
-        at += step;
     }
     svg
 }

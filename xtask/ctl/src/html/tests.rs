@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-use super::chart::{short_time, step};
+use super::chart::{short_time, step, ticks};
 use super::*;
 use crate::journal::test_records::{began, ended};
 use crate::journal::{Found, Record};
@@ -156,4 +156,39 @@ fn pages_to_look_at() {
         let text = page(&attempt(&report(mode)), seen.as_ref());
         std::fs::write(folder.join(format!("{name}.html")), text).unwrap();
     }
+}
+
+#[test]
+fn a_page_about_absurd_times_comes_to_its_end() {
+    // Times that nobody measured: of a damaged clock, or of a file that somebody has changed.
+    for us in [u64::MAX, u64::MAX / 2, 1 << 60] {
+        for name in ["prepare", "close", "drain", "release"] {
+            let mut report = report(Mode::Warm);
+            report.phases_us = Phases::from_iter([("prepare", 5), ("close", 7), (name, us)]);
+            report.pause_us = us;
+            check_nesting(&page(&attempt(&report), Some(&trace())));
+        }
+    }
+}
+
+#[test]
+fn samples_at_the_end_of_all_clocks_are_drawn_with_a_few_marks() {
+    let mut report = report(Mode::Warm);
+    report.phases_us = Phases::from_iter([("close", u64::MAX / 1000), ("open", 1)]);
+    report.began_ns = Some(0);
+    let mut trace = trace();
+    trace.samples = (0..8)
+        .map(|n| Sample { at_ns: u64::MAX - n * 2048, in_flight: n, completed: n, took_ms: n })
+        .collect();
+    let page = page(&attempt(&report), Some(&trace));
+    check_nesting(&page);
+    assert!(page.matches("<text class=\"faint\"").count() < 100, "{page}");
+}
+
+#[test]
+fn marks_are_multiples_of_their_step_and_few() {
+    let of = |from, to, step| ticks(from, to, step).collect::<Vec<f64>>();
+    assert_eq!(of(-250.0, 250.0, 100.0), [-200.0, -100.0, 0.0, 100.0, 200.0]);
+    assert!(of(0.0, 5.0, 0.0).is_empty() && of(0.0, 5.0, f64::NAN).is_empty());
+    assert!(of(1e19, 1e19 + 4096.0, 1.0).len() <= 16);
 }

@@ -180,6 +180,15 @@ note: a
     }
 
     #[test]
+    fn a_name_may_be_longer_than_a_formatting_macro_can_fill() {
+        let mut document = document();
+        document.attempts[1].to = "x".repeat(70_000);
+        let text = journal(&document, Paint::PLAIN);
+        assert!(text.lines().any(|line| line.contains(&document.attempts[1].to)));
+        assert!(text.lines().count() > 4);
+    }
+
+    #[test]
     fn the_attempt_that_failed_last_is_told_in_one_line() {
         let attempts = document().attempts;
         assert_eq!(LastAttempt::of(&attempts[..1]), None);

@@ -50,8 +50,11 @@ fn table(rows: &[Vec<String>]) -> String {
         .collect();
     let mut text = String::new();
     for row in rows {
-        let line: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        // The width of a formatting macro is at most 65,535, and a name in a damaged file may be longer.
+        let filled = |(cell, width): (&String, &usize)| {
+            format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count())))
+        };
+        let line: Vec<String> = row.iter().zip(&widths).map(filled).collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
     }

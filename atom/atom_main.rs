@@ -34,6 +34,7 @@
 
 #[path = "abi/abi.rs"]
 mod abi;
+mod asked;
 mod awaited;
 mod back;
 mod barrier;

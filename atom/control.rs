@@ -12,13 +12,13 @@ use kernel::uaccess::{UserPtr, UserSlice};
 use crate::abi::control::{
     kind, number, payload_state, policy, Command, Commit, DeviceInfo, Handoff, PayloadInfo,
     ReportQuery, Settings, Status, IOC_ABANDON, IOC_ADOPT, IOC_COMMAND, IOC_COMMIT, IOC_DEVICE,
-    IOC_PAYLOAD, IOC_REPORT, IOC_SETTINGS, IOC_STATUS, IOC_SWITCH, MAX_DEADLINE_NS,
+    IOC_PAYLOAD, IOC_REPORT, IOC_SETTINGS, IOC_STATUS, IOC_SWITCH,
 };
 use crate::abi::layout::{first_bytes, HASH};
 use crate::abi::lifecycle::{Event, Step};
-use crate::abi::table::MAX_COMMAND_BYTES;
 use crate::abi::text::Text;
 use crate::abi::version::{caps, AbiRange};
+use crate::asked::{self, Extent, Wrong};
 use crate::back::advance;
 use crate::handoff::{self, Plan};
 use crate::operation::{run, Stop};
@@ -71,24 +71,18 @@ fn exchange<T: FromBytes + AsBytes>(
     act: impl FnOnce(&mut T) -> Result,
 ) -> Result {
     let known = size_of::<T>();
-    let theirs = UserSlice::new(address, size_of::<u32>()).reader().read::<u32>()? as usize;
-    if theirs < first {
-        return Err(EINVAL);
-    }
-    let common = theirs.min(known);
+    let theirs = UserSlice::new(address, size_of::<u32>()).reader().read::<u32>()?;
+    // Before anything else is read: whoever hands over too much is told so, whatever lies there.
+    let Extent { common, unknown } = asked::extent(theirs, first, known, PAGE_SIZE)?;
     // Too large for the stack. The tool may be what I/O is held for.
     let no_io = sys::NoIo::enter();
     let mut buffer = KVec::from_elem(0u8, known, GFP_KERNEL)?;
     let shared = buffer.get_mut(..common).ok_or(EINVAL)?;
     UserSlice::new(address, common).reader().read_slice(shared)?;
-    if theirs > known {
-        let rest = theirs.saturating_sub(known);
-        if rest > PAGE_SIZE {
-            return Err(E2BIG);
-        }
-        let mut unknown = KVec::from_elem(0u8, rest, GFP_KERNEL)?;
-        UserSlice::new(address.wrapping_byte_add(known), rest).reader().read_slice(&mut unknown)?;
-        if unknown.iter().any(|byte| *byte != 0) {
+    if unknown > 0 {
+        let mut rest = KVec::from_elem(0u8, unknown, GFP_KERNEL)?;
+        UserSlice::new(address.wrapping_byte_add(known), unknown).reader().read_slice(&mut rest)?;
+        if asked::asks_for_more(&rest) {
             return Err(E2BIG);
         }
     }
@@ -101,13 +95,17 @@ fn exchange<T: FromBytes + AsBytes>(
 
 const PAGE_SIZE: usize = kernel::page::PAGE_SIZE;
 
+impl From<Wrong> for Error {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::TooShort => EINVAL,
+            Wrong::TooLong => E2BIG,
+        }
+    }
+}
+
 fn carry_out(kind: u32, wish: &mut Handoff) -> Result {
-    let known = policy::AT_DEADLINE | policy::FORSAKE;
-    if wish.deadline_ns > MAX_DEADLINE_NS
-        || wish.policy & !known != 0
-        || wish.policy & policy::AT_DEADLINE > policy::LEAVE
-        || wish.policy == policy::LEAVE
-    {
+    if !asked::is_wish(wish.policy, wish.deadline_ns) {
         return Err(EINVAL);
     }
     let turn = match wish.policy & policy::FORSAKE {
@@ -175,11 +173,8 @@ fn device(info: &mut DeviceInfo) -> Result {
 }
 
 fn forward(command: &mut Command) -> Result {
-    let input_bytes = command.input_bytes as usize;
-    let output_bytes = (command.output_bytes as usize).min(MAX_COMMAND_BYTES);
-    if input_bytes > MAX_COMMAND_BYTES {
-        return Err(EINVAL);
-    }
+    let (input_bytes, output_bytes) =
+        asked::room(command.input_bytes, command.output_bytes).ok_or(EINVAL)?;
     points::CONTROL_COMMAND.meet()?;
     let mut input = KVVec::from_elem(0u8, input_bytes, GFP_KERNEL)?;
     let mut output = KVVec::from_elem(0u8, output_bytes, GFP_KERNEL)?;

@@ -7,6 +7,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`asked`] | what a caller of an ioctl may ask for |
 //! | [`slot`] | what a device has of the live payload |
 //! | [`handles`] | how often a device is open, and the end of that |
 //! | [`awaited`] | whether somebody waits for requests to end |
@@ -17,6 +18,7 @@
 
 use atom_abi as abi;
 
+pub mod asked;
 pub mod awaited;
 pub mod handles;
 pub mod slot;

@@ -16,6 +16,7 @@ pub mod greedy;
 pub mod guest;
 pub mod hostile;
 pub mod injection;
+pub mod ioctls;
 pub mod kept;
 pub mod kernel_log;
 pub mod kernel_modules;

@@ -40,6 +40,7 @@ pub mod root;
 mod root_disk;
 mod saturated_queue;
 mod semantics;
+mod sequences;
 mod shortage;
 mod smoke;
 mod soak;

@@ -2,13 +2,12 @@
 //! The list of scenarios.
 
 use super::{
-    Kernel, LARGE, Machine, PLAIN, Power, Scenario, Tools, across, assembled, busy, changes,
-    completion_races_teardown, cuts, dead, detectors, failpoints, faults, forced, guest,
-    half_adopted, handles, hostile, kernel_faults, large_discard, live_too_early, living,
-    long_soak, machine, mixed, network, nobody, node, packages, pause, preserved, recover,
-    refusals, root, root_disk, saturated_queue, semantics, shortage, smoke, soak, stale_aborting,
-    started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
-    walk,
+    across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
+    faults, forced, guest, half_adopted, handles, hostile, kernel_faults, large_discard,
+    live_too_early, living, long_soak, machine, mixed, network, nobody, node, packages, pause,
+    preserved, recover, refusals, root, root_disk, saturated_queue, semantics, sequences, shortage,
+    smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool, tool_failpoints,
+    upgrades, versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 use crate::soak::mix::DISKS_MIB;
 
@@ -338,6 +337,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 300,
         run: long_soak::the_long_soak_begins_as_it_goes_on,
+    },
+    Scenario {
+        name: "sequences_of_ioctls_from_several_threads_do_no_harm",
+        what: "Valid, nearly valid and hostile ioctls from several threads, with upgrades beside: each is answered as it must be.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 180,
+        run: sequences::sequences_of_ioctls_from_several_threads_do_no_harm,
     },
     Scenario {
         name: "the_guest_has_a_loopback_a_spare_disk_and_modules_by_name",

@@ -27,6 +27,11 @@ const TARGETS: &[(&str, &[&str])] = &[
     ("nbd-handshake", &["fuzz/seeds/nbd-handshake"]),
     ("nbd-reply", &["fuzz/seeds/nbd-reply"]),
     ("nbd-record", &["fuzz/seeds/nbd-record"]),
+    ("ioctl", &["fuzz/seeds/ioctl"]),
+    ("journal", &["fuzz/seeds/journal"]),
+    ("trace", &["fuzz/seeds/trace"]),
+    ("live", &["fuzz/seeds/live"]),
+    ("atom-toml", &["fuzz/seeds/atom-toml"]),
 ];
 
 /// Not to be left out: with it Cargo keeps build scripts and macros free of the instrumentation.

@@ -77,6 +77,15 @@ pub struct Found {
     pub notes: Vec<String>,
 }
 
+impl Found {
+    /// What one file of the journal holds, which may be damaged in any way.
+    pub fn of_file(bytes: &[u8]) -> Self {
+        let mut scan = Scan::default();
+        scan.add(bytes);
+        Self { records: scan.records, damaged: scan.damaged, notes: Vec::new() }
+    }
+}
+
 impl Journal {
     /// That of this machine.
     pub fn standard() -> Self {

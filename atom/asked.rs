@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What a caller of an ioctl may ask for. Every number here is hostile; nothing is read, allocated or done before it
-//! was looked at.
+//! was looked at. Pure.
+
+#![allow(unreachable_pub, reason = "the same file is part of a library on the host")]
 
 use crate::abi::control::{policy, MAX_DEADLINE_NS};
 use crate::abi::table::MAX_COMMAND_BYTES;

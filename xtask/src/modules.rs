@@ -132,7 +132,7 @@ pub fn broken(repository: &Path) -> ModuleSpec {
     let from = repository.join("tests/modules").join(BROKEN);
     ModuleSpec {
         object: BROKEN.to_owned(),
-        root: format!("{BROKEN}.rs"),
+        root: format!("{BROKEN}_main.rs"),
         sources: vec![SourceDir { from, to: String::new() }],
         ..ModuleSpec::default()
     }

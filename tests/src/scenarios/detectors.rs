@@ -8,7 +8,7 @@ use atomctl::kmod;
 use super::Context;
 use crate::site;
 
-/// Inserts the module with a defect, as `broken.rs` numbers them.
+/// Inserts the module with a defect, as `broken_main.rs` numbers them.
 fn breaks(context: &Context, how: u32) -> Result<()> {
     let file = format!("{}/test/broken.ko", site::MODULES);
     let module = std::fs::read(&file).with_context(|| format!("no {file}"))?;

@@ -20,7 +20,7 @@ module! {
     params: {
         how: i64 {
             default: 0,
-            description: "The defect, see broken.rs",
+            description: "The defect, see broken_main.rs",
         },
     },
 }

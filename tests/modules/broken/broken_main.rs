@@ -110,10 +110,10 @@ fn sleeps_with_a_spinlock() -> Result {
     Ok(())
 }
 
-/// Kmemleak. It looks at stacks and registers too, where an address or two may stay by chance.
+/// Kmemleak. It looks at stacks and at the allocator's lists too, where some addresses may stay by chance.
 #[inline(never)]
 fn leaks() -> Result {
-    for number in 0..16 {
+    for number in 0..128 {
         let _ = KBox::into_raw(KBox::new([number as u64; 24], GFP_KERNEL)?);
     }
     Ok(())

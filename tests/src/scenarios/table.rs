@@ -1092,7 +1092,7 @@ pub const ALL: &[Scenario] = &[
         name: "a_leak_is_found",
         what: "Kmemleak finds memory that nobody can free any more.",
         machine: BROKEN,
-        expected_log: &["broken: unreferenced object", "broken: 6broken5leaks"],
+        expected_log: &["broken: unreferenced object", "broken: broken_main5leaks"],
         limit_seconds: 60,
         run: detectors::leak,
     },

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
-use atom_abi::control::{setting, Settings};
+use atom_abi::control::{outcome, setting, Settings};
 use atom_abi::lifecycle::Place;
 use atomctl::kmod;
 use atomctl::node::Node;
@@ -111,9 +111,15 @@ fn serve(site: &Site) -> Result<()> {
         let _ = site.node().commit(status.live);
         return Ok(());
     }
+    // Whoever abandoned may have wanted a schema that only one of them reads, and that one may be gone.
+    for version in VERSIONS {
+        if !site.knows(version)? {
+            // Another caller may be faster, here and below.
+            let _ = site.insert(&site.file(version));
+        }
+    }
     for payload in site.node().payloads()? {
-        // Another caller may be faster.
-        if site.node().adopt(payload.id).is_ok() {
+        if site.node().adopt(payload.id).is_ok_and(|report| report.outcome == outcome::DONE) {
             break;
         }
     }

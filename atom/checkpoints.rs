@@ -5,7 +5,6 @@
 //! Whoever replaces it then may be an older version or a newer one, and the schemas that these read may have nothing in
 //! common but with the one between them. So two are kept, and the payload leaves one for each.
 
-use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::version::SchemaRange;

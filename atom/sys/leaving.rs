@@ -8,7 +8,6 @@
 //! the exit waits for those that have one. See `kernel/module/main.c`.
 
 use kernel::bindings;
-use kernel::prelude::*;
 
 /// How long it sleeps between two looks, in nanoseconds: the kernel tells nobody when a reference is given back.
 const PAUSE_NS: u64 = 20_000_000;

@@ -252,11 +252,14 @@ fn make(spec: &ModuleSpec, sysroot: &Sysroot, mode: Mode, dir: &Path) -> Result<
     Ok(())
 }
 
+/// What the compiler says because it makes no code, and how many such warnings there were.
+const OF_NO_CODE: [&str; 2] = ["warning: ignoring emit path", "warning: 1 warning emitted"];
+
 /// The compiler's warnings in a build's output: each begins with `warning` and ends with an empty line.
 fn warnings(output: &str) -> String {
     let mut text = String::new();
     let mut inside = false;
-    for line in output.lines() {
+    for line in output.lines().filter(|line| !OF_NO_CODE.iter().any(|of| line.starts_with(of))) {
         inside = (inside || line.starts_with("warning")) && !line.trim().is_empty();
         if inside {
             text.push_str(line);
@@ -275,5 +278,8 @@ mod tests {
         let output = "  RUSTC\nwarning: unused\n --> a.rs:1\n  |\n\n  LD\n";
         assert_eq!(warnings(output), "warning: unused\n --> a.rs:1\n  |\n");
         assert_eq!(warnings("  RUSTC\n"), "");
+        let without_code =
+            "warning: ignoring emit path because of x\n\nwarning: 1 warning emitted\n\n";
+        assert_eq!(warnings(without_code), "");
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Many writers, each with one request in flight: as soon as nothing ends any more, every tag is taken.
 //!
-//! Each has a block of its own, writes it, reads it back and compares, past the page cache.
+//! Each has a block of its own, writes it, reads it back and compares, past the page cache. No two blocks are neighbours:
+//! the block layer would make one request of two that wait, and so leave a tag free.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -14,7 +15,7 @@ use nix::fcntl::OFlag;
 
 const BLOCK: usize = 4096;
 
-/// Writers that go on until they are stopped. They use as many of the device's first blocks as there are writers.
+/// Writers that go on until they are stopped. They use every other one of the device's first blocks.
 pub struct Crowd {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<()>>>,
@@ -87,7 +88,7 @@ fn work(file: &File, writer: u64, shared: &Shared) -> Result<()> {
     let mut memory = vec![0u8; 2 * BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     let block = memory.get_mut(start..start + BLOCK).context("no aligned memory")?;
-    let at = writer * BLOCK as u64;
+    let at = 2 * writer * BLOCK as u64;
     let mut round = writer;
     while !shared.stop.load(Ordering::Relaxed) {
         let mark = (round % 251) as u8 + 1;

@@ -99,14 +99,15 @@ pub(crate) fn tear_down() {
     if STATE.lock().lifecycle.place == Place::Held {
         barrier::open();
     }
-    let (devices, preserved) = {
+    let (devices, preserved, payloads) = {
         let mut state = STATE.lock();
         state.image = None;
         state.checkpoints = Checkpoints::NONE;
-        (take(&mut state.devices), take(&mut state.preserved))
+        // Nothing drops `STATE`, so the memory of what it lists goes here, also that of the empty list of payloads.
+        (take(&mut state.devices), take(&mut state.preserved), take(&mut state.payloads))
     };
     devices.iter().for_each(|device| device.disk.remove());
-    drop(preserved);
+    drop((preserved, payloads));
 }
 
 /// Tells everybody what became of a handoff.

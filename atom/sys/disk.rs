@@ -8,7 +8,7 @@ use core::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ord
 
 use kernel::prelude::*;
 use kernel::str::CString;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, LockClassKey};
 use kernel::types::Opaque;
 use kernel::{bindings, ffi};
 
@@ -42,6 +42,10 @@ pub(crate) struct Disk {
     settling: AtomicU64,
     #[pin]
     tag_set: Opaque<bindings::blk_mq_tag_set>,
+    /// Of the locks of its flush queues. To lockdep those of all devices are the same otherwise, and the end of a flush of
+    /// a device below a volume, which has that one's lock, ends the flush of the volume and takes the lock of this one.
+    #[pin]
+    flush_locks: LockClassKey,
 }
 
 // SAFETY: The atomics may be shared; tag set and gendisk are the kernel's and have their own locks.
@@ -53,6 +57,7 @@ static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(bindings::blk_m
     queue_rq: Some(dispatch::queue_rq),
     queue_rqs: Some(dispatch::queue_rqs),
     timeout: Some(dispatch::timed_out),
+    init_hctx: Some(init_hctx),
     ..pin_init::zeroed()
 });
 
@@ -145,6 +150,7 @@ impl Disk {
                         kernel::error::to_result(bindings::blk_mq_alloc_tag_set(slot))
                     }
                 }),
+                flush_locks <- LockClassKey::new_dynamic(),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -469,6 +475,24 @@ fn patience_ns(spec: &DeviceSpec) -> u64 {
         0 => 3_600_000_000_000,
         ms => u64::from(ms).saturating_mul(1_000_000),
     }
+}
+
+/// Context: process, while the hardware queues of a new device are made.
+///
+/// # Safety
+///
+/// For the block layer only, which passes objects of a `Disk`.
+unsafe extern "C" fn init_hctx(
+    hctx: *mut bindings::blk_mq_hw_ctx,
+    _data: *mut ffi::c_void,
+    _index: ffi::c_uint,
+) -> i32 {
+    // SAFETY: The queue's data is the `Disk`, which outlives the queue and so the locks of this class.
+    unsafe {
+        let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
+        bindings::blk_mq_hctx_set_fq_lock_class(hctx, disk.flush_locks.as_ptr());
+    }
+    0
 }
 
 /// Returns false when the walk has seen enough.

@@ -16,11 +16,16 @@ const CACHES: &str = "/sys/kernel/slab";
 /// What has been allocated within this time before a scan is not reported by it: `MSECS_MIN_AGE` in `mm/kmemleak.c`.
 const YOUNG: Duration = Duration::from_millis(5100);
 
+/// Whether this kernel looks for leaks.
+pub fn are_found() -> bool {
+    Path::new(FILE).exists()
+}
+
 /// Scans twice and returns the list, which is empty where the kernel does not look for leaks. The first scan takes the
 /// checksum of each object; what still nobody refers to in the second, with the same content, is a leak. The second begins
 /// when what was allocated before the first is old enough.
 pub fn find() -> Result<String> {
-    if !Path::new(FILE).exists() {
+    if !are_found() {
         return Ok(String::new());
     }
     empty_sheaves();

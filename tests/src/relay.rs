@@ -44,8 +44,9 @@ struct Answers {
     flipped: u64,
 }
 
-#[derive(Default)]
 struct State {
+    /// Where new connections lead.
+    server: SocketAddr,
     stopping: bool,
     refusing: bool,
     /// How often everything was cut.
@@ -57,7 +58,6 @@ struct State {
 }
 
 struct Shared {
-    server: SocketAddr,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -74,7 +74,17 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback")?;
         let address = listener.local_addr()?;
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, server));
-        let shared = Arc::new(Shared { server, state: Mutex::default(), changed: Condvar::new() });
+        let state = State {
+            server,
+            stopping: false,
+            refusing: false,
+            cuts: 0,
+            answers: Answers::default(),
+            seen: Vec::new(),
+            open: Vec::new(),
+            threads: Vec::new(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let acceptor = std::thread::Builder::new()
             .name("relay".to_owned())
@@ -148,6 +158,12 @@ impl Relay {
         self.shared.changed.notify_all();
     }
 
+    /// Ends every connection, and leads new ones to the server on another port of 127.0.0.1.
+    pub fn lead_to(&self, server: u16) {
+        self.shared.state().server = SocketAddr::from((Ipv4Addr::LOCALHOST, server));
+        self.cut();
+    }
+
     /// Whether new connections are ended as soon as they come.
     pub fn refuse(&self, refusing: bool) {
         self.shared.state().refusing = refusing;
@@ -203,7 +219,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn serve(client: TcpStream, port: u16, shared: &Arc<Shared>, state: &mut State) -> Result<()> {
-    let server = TcpStream::connect(shared.server)?;
+    let server = TcpStream::connect(state.server)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from, to) = (client.try_clone()?, server.try_clone()?);
@@ -314,6 +330,20 @@ mod tests {
         client.read_exact(&mut back).expect("sent back");
         assert_eq!(&back, b"abcdef");
         assert_eq!((relay.came(), relay.left()), (1, 0));
+    }
+
+    #[test]
+    fn connections_are_led_to_another_server() {
+        let (one, other) = (Echo::start().expect("a server"), Echo::start().expect("another"));
+        let relay = Relay::start(one.port()).expect("a relay");
+        let mut client = TcpStream::connect(relay.address).expect("a connection");
+        assert_eq!(say(&mut client, b"hello"), b"hello");
+        relay.lead_to(other.port());
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "the old one has ended");
+        let mut client = TcpStream::connect(relay.address).expect("a connection");
+        assert_eq!(say(&mut client, b"hello"), b"hello");
+        drop(one);
+        assert_eq!(say(&mut client, b"hello"), b"hello");
     }
 
     #[test]

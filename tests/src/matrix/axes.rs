@@ -108,6 +108,7 @@ pub const WORLD: &[(&str, &str)] = &[
     ("world.journal.disk", "full"),
     ("world.server.process", "dies"),
     ("world.server.process", "stalls"),
+    ("world.server.process", "lies"),
 ];
 
 /// The steps of the lifecycle by what the names of points begin with. The first that fits counts.

@@ -92,6 +92,11 @@ pub fn needs_a_stall(cell: &Cell) -> bool {
     ["atom.drain.revoke", "payload.revoke", "payload.explain"].iter().any(|begin| at(cell, begin))
 }
 
+/// Whether the volume's connections must lead somewhere else than to the server.
+pub fn needs_a_relay(cell: &Cell) -> bool {
+    at(cell, "world.server") && cell.fault.kind == "lies"
+}
+
 /// Whether the point is met only at the end of a soak.
 pub fn needs_a_soak(cell: &Cell) -> bool {
     at(cell, "atom.control.commit")

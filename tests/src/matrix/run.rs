@@ -19,6 +19,7 @@ use super::tool::{self, Ended, Tool};
 use super::workload::Workload;
 use super::world::Trouble;
 use crate::failpoint;
+use crate::leaks;
 use crate::pressure;
 use crate::random::Random;
 use crate::wait;
@@ -45,12 +46,27 @@ struct Seen {
 
 /// Runs cells until one fails, or leaves the machine as its fault wants it, and prints a line for each.
 pub fn run_all(stage: &mut Stage, cells: &[Cell]) -> Result<()> {
-    for cell in cells {
-        let ran = run(stage, cell)?;
+    for (at, cell) in cells.iter().enumerate() {
+        let mut ran = run(stage, cell)?;
+        let is_last = rules::ends_the_boot(cell);
+        // What a dead task or payload has is lost, and no leak of ours.
+        if ran.passed && !is_last && cells.get(at + 1).is_none_or(rules::ends_the_boot) {
+            look_for_leaks(&mut ran)?;
+        }
         show(&ran)?;
-        if !ran.passed || rules::ends_the_boot(cell) {
+        if !ran.passed || is_last {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Fails a cell when memory was leaked in it or in one before it. Where the kernel does not look for that it costs nothing.
+fn look_for_leaks(ran: &mut Ran) -> Result<()> {
+    let list = leaks::find()?;
+    if !list.is_empty() {
+        ran.passed = false;
+        ran.why = Some(format!("memory was leaked since the machine was started:\n{list}"));
     }
     Ok(())
 }
@@ -105,7 +121,7 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     let (from, to) = Stage::versions(cell.direction);
     stage.serve(from).context("before the cell")?;
     let before = stage.there()?;
-    let device = stage.volume(cell.volume, NAME)?;
+    let device = stage.volume(cell.volume, NAME, &stage.way_to_server(cell))?;
     let seed = Random::mixed(&cell.to_string().bytes().map(u64::from).collect::<Vec<_>>()).number();
     let mut load = Workload::start(cell, &device, seed).context("the load before the upgrade")?;
     let known = tool::newest(&tool::history()?);
@@ -220,7 +236,7 @@ impl Armed {
             other => other,
         };
         // With the fault it may be refused.
-        if stage.volume(other, "other").is_ok() {
+        if stage.volume(other, "other", stage.server.at()).is_ok() {
             let _ = stage.site.destroy("other");
         }
         drop(stop);

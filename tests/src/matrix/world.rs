@@ -16,6 +16,7 @@ use nix::kmod::{delete_module, DeleteModuleFlags};
 
 use super::axes::Cell;
 use super::stage::Stage;
+use crate::hostile::{Hostile, Wrong};
 
 const CPU1: &str = "/sys/devices/system/cpu/cpu1/online";
 const JOURNAL: &str = "/var/lib/atom";
@@ -30,6 +31,7 @@ pub struct Trouble {
     times: Arc<AtomicU64>,
     thread: Option<JoinHandle<Result<()>>>,
     journal_is_full: bool,
+    liar: Option<Hostile>,
 }
 
 impl Trouble {
@@ -37,7 +39,7 @@ impl Trouble {
     pub fn begin(stage: &mut Stage, cell: &Cell, device: &str) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let times = Arc::new(AtomicU64::new(0));
-        let mut trouble = Self { stop, times, thread: None, journal_is_full: false };
+        let mut trouble = Self { stop, times, thread: None, journal_is_full: false, liar: None };
         match cell.fault.kind.as_str() {
             "cpu-hotplug" => trouble.repeat(|| {
                 fs::write(CPU1, "0").context("offline")?;
@@ -70,6 +72,11 @@ impl Trouble {
                 stage.server.freeze()?;
                 trouble.once();
             }
+            "lies" => {
+                let liar = Hostile::start(Wrong::UnknownCookie, 1)?;
+                stage.relay.lead_to(liar.port());
+                trouble.liar = Some(liar);
+            }
             _ => {}
         }
         Ok(trouble)
@@ -101,10 +108,11 @@ impl Trouble {
         Ok(())
     }
 
-    /// The upgrade has ended: a server that stands still goes on, and nobody unloads what is about to be adopted again.
+    /// The upgrade has ended: a server that stands still goes on, one that lies is left, and nobody unloads what is about to be adopted again.
     pub fn ease(&self, stage: &Stage, cell: &Cell) -> Result<()> {
         match cell.fault.kind.as_str() {
             "stalls" => stage.server.go_on()?,
+            "lies" => stage.relay.lead_to(stage.server.at().port()?),
             "race" => self.stop.store(true, Ordering::Relaxed),
             _ => {}
         }
@@ -116,6 +124,10 @@ impl Trouble {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| anyhow!("the trouble panicked"))??;
+        }
+        if let Some(liar) = self.liar.take() {
+            self.times.fetch_add(liar.came(), Ordering::SeqCst);
+            liar.stop()?;
         }
         if self.journal_is_full {
             run(&["umount", JOURNAL])?;

@@ -34,6 +34,7 @@ mod node;
 mod packages;
 mod pause;
 mod preserved;
+mod reboots;
 mod recover;
 mod refusals;
 pub mod root;

@@ -63,7 +63,7 @@ pub fn a_node_is_a_debian_that_boots_and_shuts_down(context: &mut Context) -> Re
 
 /// What stands on the console in the order in which a node must stop: each file system before its volume is closed, and the
 /// network after that.
-const LOCAL_ORDER: &[&str] = &[
+pub(super) const STOPS_IN_ORDER: &[&str] = &[
     "Stopped atom-recover.service",
     "Unmounted srv.mount",
     "closed: data",
@@ -81,7 +81,8 @@ const FAR_PLACE: &str = "/mnt";
 const METRICS: &str = "/var/lib/prometheus/node-exporter/atom.prom";
 const METRICS_PATIENCE: Duration = Duration::from_secs(150);
 /// Has what the units' programs say on the console, which outlives everything, before systemd says that they have ended.
-const ON_CONSOLE: &str = "[Service]\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
+pub(super) const ON_CONSOLE: &str =
+    "[Service]\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
 
 /// Two boots, with what Atom knows on a volume. In the first one the volumes get file systems and lines in `fstab`; in the second one they are there by
 /// themselves.
@@ -101,7 +102,7 @@ pub fn a_node_boots_and_shuts_down_with_its_volumes(context: &mut Context) -> Re
     context.step("what the first boot said at its end");
     let console = fs::read_to_string(CONSOLE_BEFORE).context("no console of the first boot")?;
     let end = console.find("Stopping ").map_or("", |at| &console[at..]);
-    for order in [LOCAL_ORDER, NETWORK_ORDER, &["Restarting system"]] {
+    for order in [STOPS_IN_ORDER, NETWORK_ORDER, &["Restarting system"]] {
         console::has_in_order(end, order).map_err(|why| anyhow!("{why}; it said: {end}"))?;
     }
     let complaints = console::complaints(&console);

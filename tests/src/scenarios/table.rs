@@ -5,9 +5,10 @@ use super::{
     across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
     faults, forced, guest, half_adopted, handles, hostile, kernel_faults, large_discard,
     live_too_early, living, long_soak, machine, mixed, network, nobody, node, packages, pause,
-    preserved, recover, refusals, root, root_disk, saturated_queue, semantics, sequences, shortage,
-    smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool, tool_failpoints,
-    upgrades, versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
+    preserved, reboots, recover, refusals, root, root_disk, saturated_queue, semantics, sequences,
+    shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool,
+    tool_failpoints, upgrades, versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools,
+    LARGE, PLAIN,
 };
 use crate::soak::mix::DISKS_MIB;
 
@@ -998,6 +999,19 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 300,
         run: node::a_node_boots_and_shuts_down_with_its_volumes,
+    },
+    Scenario {
+        name: "a_node_that_is_rebooted_in_any_phase_of_an_upgrade_comes_back",
+        what: "systemctl reboot with a payload loaded, I/O held by a tool that stands still, on trial, with the tool and without.",
+        machine: Machine {
+            disks_mib: &[128, 128],
+            power: Power::Again { times: 4, slow: 4 },
+            only_slow: true,
+            ..NODE
+        },
+        expected_log: &[],
+        limit_seconds: 300,
+        run: reboots::a_node_that_is_rebooted_in_any_phase_of_an_upgrade_comes_back,
     },
     Scenario {
         name: "the_root_file_system_lies_on_a_volume_from_the_initramfs_on",

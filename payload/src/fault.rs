@@ -52,6 +52,15 @@ pub(crate) enum Step {
     Command = 11,
 }
 
+/// Tells the variant when it is dropped that Atom does not know the payload any more.
+pub(crate) struct Exit;
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        Variant::exit();
+    }
+}
+
 /// What a release does at each point: nothing. A variant overrides what it needs.
 #[cfg_attr(payload_abi = "0", allow(dead_code, reason = "1.0 has fewer operations"))]
 pub(crate) trait Points {
@@ -72,6 +81,9 @@ pub(crate) trait Points {
 
     /// Before Atom knows the payload.
     fn init() {}
+
+    /// When Atom does not know it any more.
+    fn exit() {}
 
     /// At the start of an operation. An error is what the operation returns; an inverse does its work all the
     /// same. May sleep.

@@ -170,6 +170,8 @@ struct Payload {
     /// Before the registration, so that nobody hangs in one of them when Atom is told.
     _failpoints: failpoint::Shown,
     _registration: sys::Registration,
+    /// Behind the registration.
+    _exit: fault::Exit,
 }
 
 impl kernel::Module for Payload {
@@ -182,6 +184,6 @@ impl kernel::Module for Payload {
             identity::SCHEMA.read_min,
             identity::SCHEMA.read_max
         );
-        Ok(Self { _failpoints: failpoints, _registration: registration })
+        Ok(Self { _failpoints: failpoints, _registration: registration, _exit: fault::Exit })
     }
 }

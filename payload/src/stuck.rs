@@ -74,6 +74,14 @@ impl Points for Stuck {
         unsafe { STATE.init() };
     }
 
+    fn exit() {
+        // Nothing drops it.
+        let mut state = STATE.lock();
+        let left = (take(&mut state.kept), take(&mut state.gone));
+        drop(state);
+        drop(left);
+    }
+
     fn spec(spec: DeviceSpec) -> DeviceSpec {
         DeviceSpec { timeout_ms: TIMEOUT_MS, ..spec }
     }

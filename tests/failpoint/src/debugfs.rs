@@ -125,10 +125,13 @@ impl Failpoint {
     }
 }
 
-/// Reads from address zero. The kernel log names this function, and the task that runs it ends.
+/// An address in the first page, where nothing is. Not zero: a kernel with Rust's debug assertions would panic elsewhere.
+const NOWHERE: usize = 8;
+
+/// Reads from there. The kernel log names this function, and the task that runs it ends.
 #[no_mangle]
 #[inline(never)]
 extern "C" fn atom_failpoint_oops() {
     // SAFETY: None. This is the fault.
-    black_box(unsafe { ptr::read_volatile(black_box(ptr::null::<u8>())) });
+    black_box(unsafe { ptr::read_volatile(black_box(NOWHERE as *const u8)) });
 }

@@ -116,7 +116,7 @@ pub fn aborted_and_successful_upgrades_mixed_at_random(context: &mut Context) ->
     context.fact("kib_for_others", &left);
     ensure!(kinds.values().sum::<u64>() == HANDOFFS, "{kinds:?}");
     let [early, late] = left[..] else { anyhow::bail!("{left:?}") };
-    ensure!(early.saturating_sub(late) < LEAK_KIB, "memory for others: {early}, then {late} KiB");
+    busy::nothing_is_lost(early, late, LEAK_KIB)?;
     Ok(())
 }
 

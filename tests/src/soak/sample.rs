@@ -10,6 +10,7 @@ use atomctl::node::Node;
 use serde::{Deserialize, Serialize};
 
 use super::growth::Limit;
+use crate::leaks;
 use crate::site::Site;
 
 /// Where the kernel's caches are, one folder each.
@@ -45,24 +46,17 @@ const NEARLY: Limit = Limit { floor: 8.0, per_upgrade: 0.001, step: 1.0 };
 pub struct Sample(pub BTreeMap<String, u64>);
 
 impl Sample {
-    /// Counts now. The caches give back first what they only keep, so that an object that counts is an object in use.
+    /// Counts now. The caches give back first what they only keep, so that an object that counts is an object in use. A kernel that
+    /// looks for leaks itself keeps what is freed, and records of what is not, so that its memory is not counted.
     pub fn take(site: &Site) -> Result<Self> {
         settle()?;
         let mut counts = BTreeMap::new();
-        let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
-        counts.extend(objects(&text).map(|(name, objects)| (format!("{SLAB}{name}"), objects)));
-        let text = fs::read_to_string("/proc/meminfo")?;
-        let lists = fs::read_to_string("/proc/zoneinfo")?;
-        let mut kib = |name: &str, value| counts.insert(format!("{KIB}{name}"), value);
-        for name in MEMORY {
-            // Older kernels have fewer fields.
-            if let Some(value) = field(&text, name) {
-                kib(name, value);
-            }
+        if !leaks::are_found() {
+            memory(&mut counts)?;
         }
-        kib("taken", taken(&text, &lists).context("/proc/meminfo is not as it must be")?);
         let modules = fs::read_to_string("/proc/modules")?;
-        kib("modules", modules.lines().filter_map(module_bytes).sum::<u64>() >> 10);
+        let bytes: u64 = modules.lines().filter_map(module_bytes).sum();
+        counts.insert(format!("{KIB}modules"), bytes >> 10);
         let status = site.node().status()?;
         let open = fs::read_to_string("/proc/sys/fs/file-nr")?;
         let open = open.split_whitespace().next().and_then(|number| number.parse().ok());
@@ -77,6 +71,21 @@ impl Sample {
         count("tasks", tasks()?);
         Ok(Self(counts))
     }
+}
+
+/// Counts the kernel's memory.
+fn memory(counts: &mut BTreeMap<String, u64>) -> Result<()> {
+    let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
+    counts.extend(objects(&text).map(|(name, objects)| (format!("{SLAB}{name}"), objects)));
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let lists = fs::read_to_string("/proc/zoneinfo")?;
+    // Older kernels have fewer fields.
+    let fields =
+        MEMORY.iter().filter_map(|name| Some((format!("{KIB}{name}"), field(&text, name)?)));
+    counts.extend(fields);
+    let taken = taken(&text, &lists).context("/proc/meminfo is not as it must be")?;
+    counts.insert(format!("{KIB}taken"), taken);
+    Ok(())
 }
 
 /// By how much a count may rise.

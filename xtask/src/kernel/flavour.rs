@@ -65,8 +65,10 @@ impl Flavour {
     /// What goes on its command line.
     pub fn words(self) -> Vec<String> {
         let own: &[&str] = match self {
-            // Without it the first report would be the last one.
-            Flavour::Debug => &["kasan_multi_shot"],
+            // Without the first the first report would be the last one. Without the second KASAN takes good memory for bad when an
+            // interrupt comes in while the kernel asks its first processor what it can: whether there are five levels of page
+            // tables is a feature of it, and all of them are forgotten for that moment (`identify_cpu`).
+            Flavour::Debug => &["kasan_multi_shot", "no5lvl"],
             Flavour::Kcsan => &[],
         };
         let told = format!("atom.patience={}", self.patience());

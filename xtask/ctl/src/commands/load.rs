@@ -45,7 +45,8 @@ pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> 
     Ok(Exit::Done)
 }
 
-/// Inserts a payload, which takes over when none is live, and writes that to the journal.
+/// Inserts a payload, which takes over when none is live, and writes that to the journal. A boot also writes what became of
+/// the attempts that the machine went down in: what serves now is what came of them.
 pub(super) fn bring(
     output: &Output,
     node: &Local,
@@ -56,7 +57,15 @@ pub(super) fn bring(
     check(file, &site.release, &site.status, site.live())?;
     let from = site.live().map_or("", |live| live.version.as_str());
     let attempt = Attempt::begin(Kind::Load, origin, from, file.version());
-    recorded(output, attempt, || load(node, &site, file))
+    let settling = (origin == Origin::Boot).then(|| attempt.settling());
+    recorded(output, attempt, || {
+        let document = load(node, &site, file)?;
+        let serves = settling.filter(|_| document.adopted.is_some());
+        if let Some(Err(warning)) = serves.map(|settling| settling.settle(file.version(), false)) {
+            output.warn(&warning);
+        }
+        Ok(document)
+    })
 }
 
 fn load(node: &Local, site: &Site, file: &ModuleFile) -> Result<LoadDocument> {

@@ -4,6 +4,7 @@
 //! Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused before anything changed;
 //! 4 a node holds I/O.
 
+mod bench;
 mod command_line;
 mod commands;
 mod fingerprint;

@@ -8,7 +8,7 @@ use atom_tests::guest::{agent, init, kmsg};
 use atom_tests::{bench, demo, greedy, leaks, load, matrix, scenarios, soak};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | soak begin WANTED | soak run | soak look KNOWN | kernel-log | leaks";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench SUITE quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | soak begin WANTED | soak run | soak look KNOWN | kernel-log | leaks";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -49,9 +49,11 @@ fn run() -> Result<bool> {
         ["on-root", part, device] => {
             println!("{}", serde_json::to_string(&scenarios::root::inside::run(part, device)?)?);
         }
-        ["bench", how, only] => {
-            let how = bench::How::ALL.into_iter().find(|candidate| candidate.name() == *how);
-            let document = bench::run_all(how.context(USAGE)?, only)?;
+        ["bench", suite, how, only] => {
+            let suite = bench::Suite::ALL.into_iter().find(|one| one.name() == *suite);
+            let how = bench::How::ALL.into_iter().find(|one| one.name() == *how);
+            let (suite, how) = (suite.context(USAGE)?, how.context(USAGE)?);
+            let document = bench::run(bench::Wish { suite, how, only })?;
             println!("{}", serde_json::to_string(&document)?);
         }
         // The load of a node that is operated from outside.

@@ -26,8 +26,18 @@ struct Shared {
 }
 
 struct Window {
+    begun: Instant,
     last: Instant,
     longest: Duration,
+    /// When each read of the window came back, since it began, and how long it took. Not kept unless somebody wants it.
+    reads: Option<Vec<(Duration, Duration)>>,
+}
+
+impl Window {
+    fn new(reads: Option<Vec<(Duration, Duration)>>) -> Self {
+        let begun = Instant::now();
+        Self { begun, last: begun, longest: Duration::ZERO, reads }
+    }
 }
 
 impl Shared {
@@ -44,7 +54,7 @@ impl Probe {
             .custom_flags(OFlag::O_DIRECT.bits())
             .open(device)
             .with_context(|| format!("cannot open {device}"))?;
-        let window = Mutex::new(Window { last: Instant::now(), longest: Duration::ZERO });
+        let window = Mutex::new(Window::new(None));
         let shared =
             Arc::new(Shared { stop: AtomicBool::new(false), reads: AtomicU64::new(0), window });
         let theirs = Arc::clone(&shared);
@@ -57,7 +67,17 @@ impl Probe {
 
     /// Begins a window; the gap that is under way counts from here.
     pub fn open_window(&self) {
-        *self.shared.window() = Window { last: Instant::now(), longest: Duration::ZERO };
+        *self.shared.window() = Window::new(None);
+    }
+
+    /// Begins a window in which each read is kept.
+    pub fn open_kept_window(&self) {
+        *self.shared.window() = Window::new(Some(Vec::new()));
+    }
+
+    /// The reads of the window that were kept: when each came back, since it began, and how long it took.
+    pub fn kept(&self) -> Vec<(Duration, Duration)> {
+        self.shared.window().reads.take().unwrap_or_default()
     }
 
     /// The longest gap since the window began, including one that has not ended.
@@ -93,6 +113,7 @@ fn work(file: &File, shared: &Shared) -> Result<()> {
     let block = memory.get_mut(start..start + BLOCK).context("no aligned memory")?;
     let mut at = 0u64;
     while !shared.stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         file.read_exact_at(block, (at % 64) * BLOCK as u64)?;
         at += 1;
         shared.reads.store(at, Ordering::Relaxed);
@@ -100,6 +121,10 @@ fn work(file: &File, shared: &Shared) -> Result<()> {
         let mut window = shared.window();
         window.longest = window.longest.max(now.duration_since(window.last));
         window.last = now;
+        let since = now.duration_since(window.begun);
+        if let Some(reads) = &mut window.reads {
+            reads.push((since, now.duration_since(begun)));
+        }
     }
     Ok(())
 }

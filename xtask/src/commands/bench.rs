@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! `cargo xtask bench`: how fast volumes are, beside what the kernel itself has.
+//! `cargo xtask bench`: how long an upgrade is seen, and how fast devices are, beside what the kernel itself has.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
-use atom_tests::bench::{Cell, Document, How};
-use atom_tests::kernel_log;
-use atom_tests::scenarios::Tools;
+use anyhow::{ensure, Context, Result};
+use atom_tests::bench::{Document, How, Suite};
 
-use crate::problem::failed;
+use crate::bench::{self, page, table, targets};
+use crate::command_line::CommandLine;
+use crate::places;
 use crate::sysroot::{Sysroot, Target};
-use crate::vm::link::Stream;
-use crate::vm::{accel, Vm, VmConfig};
-use crate::{places, product};
+use crate::vm::accel;
 
-/// How long the whole run may take in the guest.
-const LIMIT: Duration = Duration::from_secs(3 * 3600);
+/// The document with the figures, and the lines between which they are.
+const FIGURES: &str = "docs/performance.md";
+const BEGIN: &str = "<!-- written by `cargo xtask bench all --write`: begin -->\n";
+const END: &str = "<!-- written by `cargo xtask bench all --write`: end -->\n";
 
 /// Measures, in a guest of its own.
 #[derive(clap::Args)]
@@ -27,129 +28,150 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    /// How long a change of code is seen: upgrades, warm and cold, beside device mapper's change of a table and ublk's change of
+    /// a server.
+    Pause(Measured),
+    /// What a request costs: beside null_blk, a ublk server that does nothing, and brd.
+    Path(Measured),
+    /// What grows with the number of devices and of open handles, and with the memory of a volume.
+    Scale(Measured),
     /// NBD volumes beside the kernel's NBD client, linear and striped ones beside device mapper's.
-    Volumes {
-        /// Three short pairs of measurements instead of ten: for a first look.
+    Volumes(Measured),
+    /// This tree beside an earlier commit: the pause, and what a request costs.
+    Against {
+        /// The commit, as git calls it.
+        revision: String,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Everything, one after the other, and one page with drawings: two hours.
+    All {
+        /// Few and short rounds: for a first look, and to try the benchmark itself.
         #[arg(long)]
         quick: bool,
-        /// Count instructions instead of time, which is the same each time, on a busy machine too; without the setups
-        /// that wait for the host.
+        /// Write the tables into docs/performance.md.
         #[arg(long, conflicts_with = "quick")]
-        count: bool,
-        /// Only the setups whose names contain this.
-        #[arg(long, value_name = "NAME", default_value = "")]
-        only: String,
-        /// Print all measurements as one JSON document instead of a table.
-        #[arg(long)]
-        json: bool,
+        write: bool,
     },
 }
 
+#[derive(clap::Args)]
+struct Measured {
+    /// Few and short rounds: for a first look.
+    #[arg(long)]
+    quick: bool,
+    /// Count instructions instead of time, which is the same each time, on a busy machine too; without the setups that wait for
+    /// the host.
+    #[arg(long, conflicts_with = "quick")]
+    count: bool,
+    /// Only the setups whose names contain this.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    only: String,
+    /// Print all measurements as one JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
-    let What::Volumes { quick, count, ref only, json } = args.what;
-    let how = match (quick, count) {
+    let sysroot = Sysroot::open(target)?;
+    let (suite, measured) = match &args.what {
+        What::Pause(measured) => (Suite::Pause, measured),
+        What::Path(measured) => (Suite::Path, measured),
+        What::Scale(measured) => (Suite::Scale, measured),
+        What::Volumes(measured) => (Suite::Volumes, measured),
+        What::Against { measured, .. } => (Suite::Against, measured),
+        What::All { quick, write } => return all(&sysroot, *quick, *write),
+    };
+    let how = match (measured.quick, measured.count) {
         (true, _) => How::Quick,
         (false, true) => How::Counted,
         (false, false) => How::Thorough,
     };
-    let sysroot = Sysroot::open(target)?;
-    let initramfs = product::guest(&sysroot)?;
-    let config = VmConfig {
-        memory_mib: 3072,
-        disks_mib: vec![256, 256],
-        tools: Tools::Large,
-        counted: count,
-        ..VmConfig::named("bench-volumes")
-    };
-    let vm = Vm::boot(&sysroot, &initramfs, &config)?;
-    let mut text = String::new();
-    let argv = ["/init", "bench", how.name(), only];
-    let code = vm.exec(&argv, LIMIT, |stream, line| match stream {
-        Stream::Stdout => text = line.to_owned(),
-        Stream::Stderr => eprintln!("  {}", line.strip_prefix("step: ").unwrap_or(line)),
+    let document = keep(match &args.what {
+        What::Against { revision, .. } => bench::measure_against(&sysroot, revision, how)?,
+        _ => bench::measure(&sysroot, suite, how, &measured.only)?,
     })?;
-    let log = vm.kernel_log()?;
-    let log_file = vm.dir().join("kernel.log");
-    std::fs::write(&log_file, &log)?;
-    let findings = kernel_log::scan(&log, &[] as &[&str]);
-    vm.poweroff()?;
-    if let Some(finding) = findings.first() {
-        return Err(failed(
-            "the guest's kernel complained",
-            format!("{} ({})", finding.text, finding.meaning),
-            format!("read line {} of {}", finding.line, log_file.display()),
-        ));
-    }
-    anyhow::ensure!(code == 0, "the guest's program exited with {code}; what it said stands above");
-    let document: Document =
-        serde_json::from_str(&text).with_context(|| format!("this is no result: {text}"))?;
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let file = places::target().join("bench").join(format!("volumes-{seconds}.json"));
-    let pretty = serde_json::to_string_pretty(&document)?;
-    places::write_whole(&file, pretty.as_bytes())?;
-    if json {
-        println!("{pretty}");
+    if measured.json {
+        println!("{}", serde_json::to_string_pretty(&document)?);
     } else {
-        let accel = if accel::find(&sysroot)?.kvm { "KVM" } else { "TCG" };
-        print!("{}", table(&document, accel));
+        print!("{}", table::of(&document, accel(&sysroot)?));
     }
-    eprintln!("all measurements are in {}", file.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// A table in Markdown, as it goes into the documents.
-fn table(document: &Document, accel: &str) -> String {
-    let Document { kernel, payload, milliseconds, .. } = document;
-    if document.counted {
-        let mut text = format!(
-            "Kernel {kernel}, payload {payload}, instructions of the whole guest, fio and the server included.\n\n\
-             | setup | workload | depth | ours, per request | theirs, per request | speed, ours to theirs |\n\
-             | --- | --- | ---: | ---: | ---: | ---: |\n"
-        );
-        document.cells.iter().for_each(|cell| text.push_str(&counted_row(cell)));
-        return text;
+/// All suites, and what instructions say of the path.
+fn all(sysroot: &Sysroot, quick: bool, write: bool) -> Result<ExitCode> {
+    let how = if quick { How::Quick } else { How::Thorough };
+    let wanted = [
+        (Suite::Pause, how),
+        (Suite::Scale, how),
+        (Suite::Path, how),
+        (Suite::Path, How::Counted),
+        (Suite::Volumes, how),
+        (Suite::Volumes, How::Counted),
+    ];
+    let mut documents = Vec::new();
+    for (suite, how) in wanted {
+        eprintln!("{}, {}", suite.name(), how.name());
+        documents.push(keep(bench::measure(sysroot, suite, how, "")?)?);
     }
-    let pairs = document.cells.first().map_or(0, |cell| cell.ours.len());
-    let mut text = format!(
-        "Kernel {kernel}, payload {payload}, {accel}, {pairs} pairs of {milliseconds} ms each.\n\n\
-         | setup | workload | depth | ours, IOPS | theirs, IOPS | ratio | middle half | all pairs |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n"
-    );
-    document.cells.iter().for_each(|cell| text.push_str(&row(cell)));
-    text
-}
-
-/// In a second of a clock that counts there are so many instructions.
-const INSTRUCTIONS: f64 = 1e9;
-
-fn depth(cell: &Cell) -> String {
-    match cell.batch {
-        1 => cell.depth.to_string(),
-        batch => format!("{} by {batch}", cell.depth),
+    let accel = accel(sysroot)?;
+    let kernel = documents.first().map_or("", |one| one.kernel.as_str());
+    let about = format!("{}, kernel {kernel}, {accel}. {}", commit()?, machine());
+    let file = places::target().join("bench").join("report.html");
+    places::write_whole(&file, page::of(&documents, &about)?.as_bytes())?;
+    let mut text = format!("{about}\n\n{}\n", targets::table(&documents));
+    for document in &documents {
+        let (suite, how) = (document.suite.name(), document.how.name());
+        text.push_str(&format!("### Suite *{suite}*, {how}\n\n{}", table::of(document, accel)));
     }
+    if write {
+        let path = places::repository().join(FIGURES);
+        let before = std::fs::read_to_string(&path).context(FIGURES)?;
+        places::write_whole(&path, between(&before, &text)?.as_bytes())?;
+    } else {
+        print!("{text}");
+    }
+    eprintln!("the page is {}", file.display());
+    Ok(ExitCode::SUCCESS)
 }
 
-fn counted_row(cell: &Cell) -> String {
-    let Some(summary) = cell.summary() else { return String::new() };
-    format!(
-        "| {} | {} | {} | {:.0} | {:.0} | {:.2} |\n",
-        cell.setup,
-        cell.workload,
-        depth(cell),
-        INSTRUCTIONS / summary.ours,
-        INSTRUCTIONS / summary.theirs,
-        summary.ratio
-    )
+/// Keeps all numbers of a measurement.
+fn keep(document: Document) -> Result<Document> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let name = format!("{}-{}-{seconds}.json", document.suite.name(), document.how.name());
+    let file = places::target().join("bench").join(name);
+    places::write_whole(&file, serde_json::to_string_pretty(&document)?.as_bytes())?;
+    eprintln!("all numbers are in {}", file.display());
+    Ok(document)
 }
 
-fn row(cell: &Cell) -> String {
-    let Some(summary) = cell.summary() else { return String::new() };
-    let (first, third) = summary.quartiles;
-    let (least, most) = summary.range;
-    format!(
-        "| {} | {} | {} | {:.0} | {:.0} | {:.2} | {first:.2} to {third:.2} | {least:.2} to {most:.2} |\n",
-        cell.setup, cell.workload, depth(cell), summary.ours, summary.theirs, summary.ratio
-    )
+/// A document with another text between its two lines.
+fn between(document: &str, text: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).context("no place for the tables")?;
+    let (_, after) = rest.split_once(END).context("no end of the place for the tables")?;
+    Ok([before, BEGIN, "\n", text, "\n", END, after].concat())
+}
+
+fn accel(sysroot: &Sysroot) -> Result<&'static str> {
+    Ok(if accel::find(sysroot)?.kvm { "KVM" } else { "TCG" })
+}
+
+/// Which tree, and of which day.
+fn commit() -> Result<String> {
+    let format = "--format=commit %h of %cs";
+    let git = CommandLine::new("git").args(["log", "-1", format]);
+    let text = git.dir(&places::repository()).read()?;
+    ensure!(!text.trim().is_empty(), "there is no commit");
+    Ok(text.trim().to_owned())
+}
+
+/// The host's processors.
+fn machine() -> String {
+    let text = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let count = std::thread::available_parallelism().map_or(0, |count| count.get());
+    format!("Host: {count} processors, {}.", model.map_or("unknown", |(_, name)| name))
 }
 
 #[cfg(test)]
@@ -157,31 +179,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_row_for_each_cell_with_its_ratio() {
-        let cell = Cell {
-            setup: "a / b".to_owned(),
-            workload: "read".to_owned(),
-            depth: 32,
-            batch: 1,
-            ours: vec![150.0, 50.0, 100.0],
-            theirs: vec![100.0, 100.0, 100.0],
-        };
-        let document = Document {
-            schema: String::new(),
-            kernel: "7.2".to_owned(),
-            payload: "2.1.0".to_owned(),
-            counted: false,
-            milliseconds: 2000,
-            cells: vec![cell],
-        };
-        let text = table(&document, "TCG");
-        let wanted = "| a / b | read | 32 | 100 | 100 | 1.00 | 0.75 to 1.25 | 0.50 to 1.50 |\n";
-        assert!(text.ends_with(wanted), "{text}");
-        let counted = table(&Document { counted: true, ..document }, "TCG");
-        assert!(
-            counted.ends_with("| a / b | read | 32 | 10000000 | 10000000 | 1.00 |\n"),
-            "{counted}"
-        );
-        assert!(text.starts_with("Kernel 7.2, payload 2.1.0, TCG, 3 pairs of 2000 ms each."));
+    fn tables_are_written_between_their_lines_and_nothing_else_changes() {
+        let document = format!("# Title\n{BEGIN}old\n{END}the account\n");
+        let new = between(&document, "new").expect("a place");
+        assert_eq!(new, format!("# Title\n{BEGIN}\nnew\n{END}the account\n"));
+        assert_eq!(between(&new, "new").expect("a place"), new);
+        assert!(between("# Title\n", "new").is_err());
     }
 }

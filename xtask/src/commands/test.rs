@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! `cargo xtask test`: the host's tests, the gates, and each scenario in a guest of its own.
 
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::panic;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use atom_tests::matrix::plan::Shard;
 use atom_tests::scenarios::{Description, Tools};
 
 use crate::sysroot::{Sysroot, Target};
-use crate::testing::{fleet, gates, matrix, scenario, streams, Verdict};
+use crate::testing::{benchmark, fleet, gates, matrix, scenario, streams, Verdict};
 use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
@@ -161,7 +162,8 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
     });
     let fleet = args.wants(fleet::NAME) && flavour.is_none();
     let matrix = args.wants(matrix::NAME);
-    if wanted.is_empty() && !fleet && !matrix {
+    let benchmark = args.wants(benchmark::NAME) && flavour.is_none();
+    if wanted.is_empty() && !fleet && !matrix && !benchmark {
         return Ok(());
     }
     let mut initramfs = product::guest(sysroot)?;
@@ -173,6 +175,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
         Job::Scenario(one) => scenario::run(sysroot, &initramfs, one, args.slow),
         Job::Matrix => matrix::run(sysroot, &initramfs, &matrix::Wish::USUAL),
         Job::Fleet => fleet::run(sysroot, args.slow),
+        Job::Benchmark => benchmark::run(sysroot),
     };
     let jobs = args.jobs.unwrap_or_else(streams::usual);
     // One after the other: a scenario has one folder for its machine.
@@ -182,8 +185,9 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
         }
         // The matrix takes longest, so it comes first. The fleet has guests of its own, and comes when the others leave it the
         // machine.
-        let (first, last) = (matrix.then_some(Job::Matrix), fleet.then_some(Job::Fleet));
-        let all = first.into_iter().chain(wanted.iter().map(Job::Scenario)).chain(last);
+        let first = [matrix.then_some(Job::Matrix), benchmark.then_some(Job::Benchmark)];
+        let all = wanted.iter().map(Job::Scenario).chain(fleet.then_some(Job::Fleet));
+        let all = first.into_iter().flatten().chain(all);
         streams::run(all, jobs, carry_out, &mut report);
     }
     Ok(())
@@ -193,6 +197,7 @@ fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + S
 enum Job<'a> {
     Scenario(&'a Description),
     Matrix,
+    Benchmark,
     Fleet,
 }
 
@@ -202,18 +207,21 @@ fn list(args: &Args) -> Result<()> {
         .map(|scenario| scenario.describe())
         .filter(|scenario| args.wants(&scenario.name))
         .collect();
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+    let text = if args.json {
+        serde_json::to_string_pretty(&all)? + "\n"
+    } else {
+        let own = [
+            (matrix::NAME, matrix::WHAT),
+            (benchmark::NAME, benchmark::WHAT),
+            (fleet::NAME, fleet::WHAT),
+        ];
+        let own = own.iter().filter(|(name, _)| args.wants(name)).copied();
+        let scenarios = all.iter().map(|scenario| (&*scenario.name, &*scenario.what));
+        scenarios.chain(own).map(|(name, what)| format!("{name}\n    {what}\n")).collect()
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
-    for scenario in all {
-        println!("{}\n    {}", scenario.name, scenario.what);
-    }
-    if args.wants(matrix::NAME) {
-        println!("{}\n    {}", matrix::NAME, matrix::WHAT);
-    }
-    if args.wants(fleet::NAME) {
-        println!("{}\n    {}", fleet::NAME, fleet::WHAT);
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! All tests: on the host, of the source's form, and of the modules in guests.
 
+pub mod benchmark;
 mod cuts;
 mod documents;
 mod failpoints;

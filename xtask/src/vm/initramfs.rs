@@ -104,8 +104,16 @@ const MORE_PROGRAMS: &[&str] = &[
 ];
 
 /// Modules of the large guest. `crypto-*` are names that the kernel's own crypto layer asks for.
-const MORE_MODULES: &[&str] =
-    &["dm_crypt", "xts", "crypto-aes", "crypto-sha256", "dm_flakey", "nf_tables", "autofs4"];
+const MORE_MODULES: &[&str] = &[
+    "ublk_drv",
+    "dm_crypt",
+    "xts",
+    "crypto-aes",
+    "crypto-sha256",
+    "dm_flakey",
+    "nf_tables",
+    "autofs4",
+];
 
 /// Folders of the large guest, with all that the programs and libraries in them are linked to.
 const FOLDERS: &[&str] = &[

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The suite *path*: what a request costs. Nothing is kept, so that nothing but the way to the driver and back is measured; and
+//! memory, beside the kernel's disk in memory.
+
+use anyhow::Result;
+
+use super::fio::{self, Workload};
+use super::peers::{Brd, NullBlk, Ublk};
+use super::series::{Metric, Rounds, Series, OURS};
+use super::{How, Wish};
+use crate::site::{Site, Spec};
+
+/// The payload that is measured.
+const VERSION: &str = "2.1.0";
+/// Rounds of each workload, and milliseconds of each measurement.
+const THOROUGH: (usize, u32) = (10, 1000);
+const QUICK: (usize, u32) = (2, 200);
+const COUNTED: (usize, u32) = (1, 100);
+/// Tags of each hardware queue, on all sides.
+const TAGS: u16 = 128;
+/// MiB of a device that keeps nothing, and of one that does.
+const NULL_MIB: u64 = 1024;
+const RAM_MIB: u64 = 128;
+
+const WORKLOADS: [Workload; 6] = [
+    random("random read 4k", "randread", 1, 1, 1),
+    random("random read 4k", "randread", 32, 1, 1),
+    random("random read 4k", "randread", 32, 16, 1),
+    random("random read 4k", "randread", 32, 1, 4),
+    random("random write 4k", "randwrite", 1, 1, 1),
+    random("random write 4k", "randwrite", 32, 1, 1),
+];
+
+const fn random(
+    name: &'static str,
+    pattern: &'static str,
+    depth: u32,
+    batch: u32,
+    jobs: u32,
+) -> Workload {
+    Workload { name, pattern, block: "4k", depth, batch, jobs }
+}
+
+/// A device of somebody's.
+struct Side<'a> {
+    subject: &'a str,
+    device: &'a str,
+}
+
+/// Measures all setups whose names contain what is wished for.
+pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
+    let mut rounds = Rounds::default();
+    let site = Site::on_guest(VERSION)?;
+    let setup = "nothing kept";
+    if setup.contains(wish.only) {
+        let ours = site.volume("null", Spec::null(NULL_MIB).depth(TAGS))?;
+        let null_blk = NullBlk::load(TAGS.into())?;
+        // A server in user space waits for the host's clock where instructions are counted.
+        let ublk = match Ublk::is_there() && wish.how != How::Counted {
+            true => Some(Ublk::start(TAGS.into())?),
+            false => None,
+        };
+        let mut sides = vec![
+            Side { subject: OURS, device: &ours },
+            Side { subject: "null_blk", device: null_blk.device() },
+        ];
+        sides.extend(ublk.iter().map(|ublk| Side { subject: "ublk null", device: ublk.device() }));
+        measure(wish.how, setup, &sides, NULL_MIB, &mut rounds)?;
+        if let Some(ublk) = ublk {
+            ublk.stop()?;
+        }
+        null_blk.unload()?;
+        site.destroy("null")?;
+    }
+    let setup = "in memory";
+    if setup.contains(wish.only) {
+        let ours = site.volume("ram", Spec::ram(RAM_MIB).depth(TAGS))?;
+        let brd = Brd::load(RAM_MIB)?;
+        let sides =
+            [Side { subject: OURS, device: &ours }, Side { subject: "brd", device: brd.device() }];
+        for side in &sides {
+            // What was never written is read from nowhere.
+            let args = ["if=/dev/zero", &format!("of={}", side.device), "bs=1M", "oflag=direct"];
+            let count = format!("count={RAM_MIB}");
+            super::call("dd", &[&args[..], &[&count]].concat())?;
+        }
+        measure(wish.how, setup, &sides, RAM_MIB, &mut rounds)?;
+        brd.unload()?;
+        site.destroy("ram")?;
+    }
+    site.leave()?;
+    Ok(rounds.end())
+}
+
+fn measure(how: How, setup: &str, sides: &[Side<'_>], mib: u64, rounds: &mut Rounds) -> Result<()> {
+    let (count, milliseconds) = match how {
+        How::Thorough => THOROUGH,
+        How::Quick => QUICK,
+        How::Counted => COUNTED,
+    };
+    for workload in &WORKLOADS {
+        let title = format!("{setup}: {}", workload.title());
+        for _ in 0..count {
+            for side in sides {
+                let iops = fio::iops(side.device, workload, mib, milliseconds)?;
+                rounds.add(&title, side.subject, Metric::Iops, None, iops);
+            }
+        }
+        eprintln!("step: {title}");
+    }
+    Ok(())
+}

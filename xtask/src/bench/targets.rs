@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The figures that are wanted, beside those that were measured.
+
+use std::fmt::Write;
+
+use atom_tests::bench::series::{quantile, Metric, Series, OURS};
+use atom_tests::bench::{Document, How};
+
+/// A figure that is wanted.
+struct Target {
+    /// What is measured.
+    what: &'static str,
+    /// What is wanted, for people.
+    wanted: &'static str,
+    /// Where the figure is.
+    figure: fn(&Measured<'_>) -> Option<f64>,
+    /// Whether it is as wanted.
+    is_reached: fn(f64) -> bool,
+    /// Digits behind the point.
+    digits: usize,
+}
+
+/// A target and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub what: &'static str,
+    pub wanted: &'static str,
+    /// `None`: not measured.
+    pub measured: Option<String>,
+    pub is_reached: bool,
+}
+
+/// What was measured, to be looked through.
+struct Measured<'a>(&'a [Document]);
+
+const NULL_ROW: &str = "one device that keeps nothing, in a row";
+const RAM_ROW: &str = "one device in memory, in a row";
+const BESIDE: &str = "one device, beside peers";
+
+const TARGETS: &[Target] = &[
+    Target {
+        what: "pause of a warm upgrade, one saturated device that keeps nothing, median, us",
+        wanted: "at most 1000",
+        figure: |all| all.part(NULL_ROW, Metric::Pause, 0.5),
+        is_reached: |figure| figure <= 1000.0,
+        digits: 0,
+    },
+    Target {
+        what: "the same, 99th percentile, us",
+        wanted: "at most 3000",
+        figure: |all| all.part(NULL_ROW, Metric::Pause, 0.99),
+        is_reached: |figure| figure <= 3000.0,
+        digits: 0,
+    },
+    Target {
+        what: "pause of a warm upgrade, one saturated device in memory, median, us",
+        wanted: "at most 1000",
+        figure: |all| all.part(RAM_ROW, Metric::Pause, 0.5),
+        is_reached: |figure| figure <= 1000.0,
+        digits: 0,
+    },
+    Target {
+        what: "the same, 99th percentile, us",
+        wanted: "at most 3000",
+        figure: |all| all.part(RAM_ROW, Metric::Pause, 0.99),
+        is_reached: |figure| figure <= 3000.0,
+        digits: 0,
+    },
+    Target {
+        what: "longest gap around an upgrade to that of a quiet time, median",
+        wanted: "at most 1.5",
+        figure: |all| all.gaps(NULL_ROW),
+        is_reached: |figure| figure <= 1.5,
+        digits: 2,
+    },
+    Target {
+        what: "pause of ublk's change of a server to ours",
+        wanted: "at least 50",
+        figure: |all| all.pause_of("ublk"),
+        is_reached: |figure| figure >= 50.0,
+        digits: 1,
+    },
+    Target {
+        what: "pause of our cold upgrade to that of a warm one",
+        wanted: "at least 20",
+        figure: |all| all.pause_of("atom, cold"),
+        is_reached: |figure| figure >= 20.0,
+        digits: 1,
+    },
+    Target {
+        what: "pause of device mapper's change of a table to ours",
+        wanted: "at least 10",
+        figure: |all| all.pause_of("device mapper"),
+        is_reached: |figure| figure >= 10.0,
+        digits: 1,
+    },
+    Target {
+        what: "pause with 128 devices to that with one",
+        wanted: "at most 3",
+        figure: |all| all.growth("devices", 128),
+        is_reached: |figure| figure <= 3.0,
+        digits: 2,
+    },
+    Target {
+        what: "pause with 10,000 open handles to that with one",
+        wanted: "at most 1.1",
+        figure: |all| all.growth("open handles", 10_000),
+        is_reached: |figure| figure <= 1.1,
+        digits: 2,
+    },
+    Target {
+        what: "pause with 1 GiB in memory to that with 1 MiB",
+        wanted: "at most 1.1",
+        figure: |all| all.growth("MiB in memory", 1024),
+        is_reached: |figure| figure <= 1.1,
+        digits: 2,
+    },
+    Target {
+        what: "IOPS to null_blk's, depth 1",
+        wanted: "at least 0.97",
+        figure: |all| all.to("nothing kept: random read 4k, depth 1", "null_blk"),
+        is_reached: |figure| figure >= 0.97,
+        digits: 2,
+    },
+    Target {
+        what: "IOPS to null_blk's, depth 32",
+        wanted: "at least 0.97",
+        figure: |all| all.to("nothing kept: random read 4k, depth 32", "null_blk"),
+        is_reached: |figure| figure >= 0.97,
+        digits: 2,
+    },
+    Target {
+        what: "IOPS to null_blk's, depth 32, batches of 16",
+        wanted: "at least 0.97",
+        figure: |all| all.to("nothing kept: random read 4k, depth 32 by 16", "null_blk"),
+        is_reached: |figure| figure >= 0.97,
+        digits: 2,
+    },
+    Target {
+        what: "IOPS to null_blk's, depth 32, 4 jobs",
+        wanted: "at least 0.97",
+        figure: |all| all.to("nothing kept: random read 4k, depth 32, 4 jobs", "null_blk"),
+        is_reached: |figure| figure >= 0.97,
+        digits: 2,
+    },
+    Target {
+        what: "IOPS to those of ublk's null server, depth 32",
+        wanted: "at least 3",
+        figure: |all| all.to("nothing kept: random read 4k, depth 32", "ublk null"),
+        is_reached: |figure| figure >= 3.0,
+        digits: 1,
+    },
+    Target {
+        what: "IOPS in memory to brd's, depth 32",
+        wanted: "at least 1",
+        figure: |all| all.to("in memory: random read 4k, depth 32", "brd"),
+        is_reached: |figure| figure >= 1.0,
+        digits: 2,
+    },
+];
+
+impl<'a> Measured<'a> {
+    /// Of time, not of instructions.
+    fn series(&self) -> impl Iterator<Item = &'a Series> {
+        self.0.iter().filter(|one| one.how != How::Counted).flat_map(|one| &one.series)
+    }
+
+    fn find(
+        &self,
+        setup: &str,
+        subject: &str,
+        metric: Metric,
+        at: Option<u64>,
+    ) -> Option<&'a Series> {
+        self.series().find(|one| {
+            (one.setup.as_str(), one.subject.as_str(), one.metric, one.at)
+                == (setup, subject, metric, at)
+        })
+    }
+
+    /// A quantile of ours.
+    fn part(&self, setup: &str, metric: Metric, part: f64) -> Option<f64> {
+        quantile(&self.find(setup, OURS, metric, None)?.values, part)
+    }
+
+    /// The median of the ratios of ours to a peer's requests per second.
+    fn to(&self, setup: &str, peer: &str) -> Option<f64> {
+        let ours = self.find(setup, OURS, Metric::Iops, None)?;
+        Some(ours.to(self.find(setup, peer, Metric::Iops, None)?)?.median)
+    }
+
+    /// The median of the ratios of a peer's pause to ours.
+    fn pause_of(&self, peer: &str) -> Option<f64> {
+        let theirs = self.find(BESIDE, peer, Metric::Pause, None)?;
+        Some(theirs.to(self.find(BESIDE, OURS, Metric::Pause, None)?)?.median)
+    }
+
+    /// The median of the ratios of a gap with an upgrade to the one without.
+    fn gaps(&self, setup: &str) -> Option<f64> {
+        let with = self.find(setup, OURS, Metric::Gap, None)?;
+        Some(with.to(self.find(setup, OURS, Metric::QuietGap, None)?)?.median)
+    }
+
+    /// The median of the ratios of the pause at a size to that at one.
+    fn growth(&self, setup: &str, size: u64) -> Option<f64> {
+        let large = self.find(setup, OURS, Metric::Pause, Some(size))?;
+        Some(large.to(self.find(setup, OURS, Metric::Pause, Some(1))?)?.median)
+    }
+}
+
+/// All targets, beside what these documents have of them.
+pub fn judge(documents: &[Document]) -> Vec<Judged> {
+    let measured = Measured(documents);
+    let judge = |target: &Target| {
+        let figure = (target.figure)(&measured);
+        Judged {
+            what: target.what,
+            wanted: target.wanted,
+            measured: figure.map(|figure| format!("{figure:.*}", target.digits)),
+            is_reached: figure.is_some_and(target.is_reached),
+        }
+    };
+    TARGETS.iter().map(judge).collect()
+}
+
+/// The same as a table in Markdown.
+pub fn table(documents: &[Document]) -> String {
+    let mut text = "| what | wanted | measured | |\n| --- | --- | ---: | --- |\n".to_owned();
+    for one in judge(documents) {
+        let (measured, word) = match (&one.measured, one.is_reached) {
+            (None, _) => ("-", "not measured"),
+            (Some(figure), true) => (figure.as_str(), "reached"),
+            (Some(figure), false) => (figure.as_str(), "**not reached**"),
+        };
+        let _ = writeln!(text, "| {} | {} | {measured} | {word} |", one.what, one.wanted);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use atom_tests::bench::{Suite, SCHEMA};
+
+    use super::*;
+
+    fn document(series: Vec<Series>) -> Document {
+        Document {
+            schema: SCHEMA.to_owned(),
+            suite: Suite::Pause,
+            how: How::Thorough,
+            kernel: "7.2".to_owned(),
+            processors: 2,
+            series,
+            traces: Vec::new(),
+        }
+    }
+
+    fn series(
+        setup: &str,
+        subject: &str,
+        metric: Metric,
+        at: Option<u64>,
+        values: &[f64],
+    ) -> Series {
+        let (setup, subject) = (setup.to_owned(), subject.to_owned());
+        Series { setup, subject, metric, at, values: values.to_vec() }
+    }
+
+    #[test]
+    fn a_target_is_reached_missed_or_not_measured_and_says_so() {
+        let text = table(&[document(vec![
+            series(NULL_ROW, OURS, Metric::Pause, None, &[800.0, 900.0, 10_000.0]),
+            series(BESIDE, OURS, Metric::Pause, None, &[1000.0]),
+            series(BESIDE, "ublk", Metric::Pause, None, &[51_000.0]),
+        ])]);
+        let row = |what: &str| text.lines().find(|line| line.contains(what)).unwrap_or_default();
+        assert!(row("keeps nothing, median").ends_with("| 900 | reached |"), "{text}");
+        assert!(row("the same, 99th").ends_with("| 9818 | **not reached** |"), "{text}");
+        assert!(row("ublk's change").ends_with("| 51.0 | reached |"), "{text}");
+        assert!(row("device mapper's").ends_with("| - | not measured |"), "{text}");
+    }
+
+    #[test]
+    fn growth_is_that_of_each_round() {
+        let all = [document(vec![
+            series("devices", OURS, Metric::Pause, Some(1), &[100.0, 400.0]),
+            series("devices", OURS, Metric::Pause, Some(128), &[200.0, 800.0]),
+        ])];
+        assert_eq!(Measured(&all).growth("devices", 128), Some(2.0));
+    }
+}

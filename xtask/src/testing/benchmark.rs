@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! That the benchmark measures: each suite once, in a few short rounds. No time is judged.
+
+use std::time::Instant;
+
+use anyhow::{ensure, Result};
+use atom_tests::bench::series::OURS;
+use atom_tests::bench::{Document, How, Suite};
+
+use super::Verdict;
+use crate::bench::{self, page, table, targets};
+use crate::sysroot::Sysroot;
+
+/// Its name among the tests.
+pub const NAME: &str = "the_benchmark_measures_ours_and_every_peer";
+/// The same for people.
+pub const WHAT: &str = "Each suite of cargo xtask bench in a few short rounds: numbers of all sides, a table, a page. No time is judged.";
+
+/// Each suite, the setups that are tried, and whose numbers must be there.
+const SUITES: [(Suite, &str, &[&str]); 4] = [
+    (Suite::Pause, "", &[OURS, "atom, cold", "device mapper", "nbd", "ublk"]),
+    (Suite::Scale, "", &[OURS, "create", "destroy", "each device", "each handle"]),
+    (Suite::Path, "", &[OURS, "null_blk", "ublk null", "brd"]),
+    (Suite::Volumes, "linear / device mapper, in memory", &[OURS, "device mapper"]),
+];
+
+/// Measures.
+pub fn run(sysroot: &Sysroot) -> Verdict {
+    let begun = Instant::now();
+    let result = carry_out(sysroot);
+    Verdict {
+        name: NAME.to_owned(),
+        passed: result.is_ok(),
+        seconds: begun.elapsed().as_secs_f64(),
+        why: result.err().map(|error| format!("{error:#}")),
+        facts: serde_json::Map::new(),
+    }
+}
+
+fn carry_out(sysroot: &Sysroot) -> Result<()> {
+    let mut documents = Vec::new();
+    for (suite, only, subjects) in SUITES {
+        let document = bench::measure(sysroot, suite, How::Quick, only)?;
+        is_complete(&document, subjects)?;
+        documents.push(document);
+    }
+    let missing: Vec<_> =
+        targets::judge(&documents).into_iter().filter(|one| one.measured.is_none()).collect();
+    // Few rounds have few sizes.
+    let sizes = |what: &str| what.starts_with("pause with ");
+    let missing: Vec<_> = missing.iter().filter(|one| !sizes(one.what)).collect();
+    ensure!(missing.is_empty(), "there is no figure for {missing:?}");
+    ensure!(page::of(&documents, "a test")?.contains("<svg"), "nothing was drawn");
+    ensure!(documents.iter().all(|one| table::of(one, "").lines().count() > 4), "an empty table");
+    Ok(())
+}
+
+/// Each subject has numbers, and each number is one.
+fn is_complete(document: &Document, subjects: &[&str]) -> Result<()> {
+    let suite = document.suite.name();
+    for subject in subjects {
+        let theirs = document.series.iter().any(|one| one.subject == *subject);
+        ensure!(theirs, "{suite} has no numbers of {subject}");
+    }
+    for one in &document.series {
+        let all = one.values.iter().all(|value| value.is_finite() && *value >= 0.0);
+        ensure!(!one.values.is_empty() && all, "{suite} has {one:?}");
+    }
+    Ok(())
+}

@@ -4,6 +4,7 @@
 //! The guest stays in the background and the run goes on in it by itself, so this command may be killed and started
 //! again: it only looks, and judges at the end.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -29,6 +30,8 @@ use crate::{places, product};
 const LONG: u64 = 10_000;
 /// The page with it.
 const PAGE: &str = "docs/soak.md";
+/// Where its kernel's log is when the guest is gone: as it was asked for, or what the console has of it.
+const KERNEL_LOGS: [&str; 2] = ["soak/kernel.log", "vm/soak/console.log"];
 /// What the run is to be, in the guest.
 const WANTED: &str = "/run/soak-wanted.json";
 /// How long one look may take; the guest answers within ten seconds, unless its processors are busy.
@@ -43,7 +46,7 @@ pub struct Args {
     /// How many upgrades.
     #[arg(long, default_value_t = LONG)]
     upgrades: u64,
-    /// Go on with the run that is under way.
+    /// Go on with the run that is under way, or judge the last one again when it has ended.
     #[arg(long, conflicts_with = "stop")]
     resume: bool,
     /// End the run that is under way, and its guest.
@@ -59,11 +62,15 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     }
     let runs = background::SOAK.runs();
     if args.resume && !runs {
-        return Err(refused(
-            "there is no run to go on with",
-            "its guest does not run",
-            "begin one with `cargo xtask soak`",
-        ));
+        let Some(events) = ended()? else {
+            return Err(refused(
+                "there is no run to go on with",
+                "its guest does not run, and it has not come to its end",
+                "begin one with `cargo xtask soak`",
+            ));
+        };
+        let log = KERNEL_LOGS.iter().find_map(|log| fs::read(places::target().join(log)).ok());
+        return show(&judge(&events, &String::from_utf8_lossy(&log.unwrap_or_default()))?);
     }
     if !args.resume && runs {
         return Err(refused(
@@ -75,14 +82,26 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     let sysroot = Sysroot::open(target)?;
     let background = if args.resume { take(&sysroot)? } else { begin(&sysroot, args.upgrades)? };
     let events = follow(&background)?;
-    let log = background.vm.kernel_log()?;
+    let report = judge(&events, &background.vm.kernel_log()?)?;
+    // Whatever becomes of the guest, the result is there.
     background.vm.poweroff()?;
-    let report = judge(&events, &log)?;
+    show(&report)
+}
+
+fn show(report: &Report) -> Result<ExitCode> {
     print!("{}", report.markdown());
     Ok(match report.verdict {
         Verdict::Passed => ExitCode::SUCCESS,
         Verdict::Running | Verdict::Failed => ExitCode::FAILURE,
     })
+}
+
+/// The record of a run that has come to its end, and whose guest is gone.
+fn ended() -> Result<Option<Vec<Event>>> {
+    let Ok(text) = fs::read_to_string(folder().join("record.jsonl")) else { return Ok(None) };
+    let events: Option<Vec<Event>> = text.lines().map(record::decode).collect();
+    let events = events.context("the record of the last run is damaged")?;
+    Ok(Some(events).filter(|events| matches!(events.last(), Some(Event::Ended(_)))))
 }
 
 fn begin(sysroot: &Sysroot, upgrades: u64) -> Result<Background> {

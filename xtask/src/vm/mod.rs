@@ -29,6 +29,7 @@ use anyhow::{bail, Context, Result};
 use atom_tests::link::Action;
 use atom_tests::scenarios::Tools;
 use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::problem::failed;
@@ -358,7 +359,12 @@ impl Qemu {
     fn end(&mut self) -> Result<Option<String>> {
         Ok(match self {
             Qemu::Ours(child) => child.try_wait()?.map(|status| status.to_string()),
-            Qemu::Background(pid) => kill(*pid, None).is_err().then(|| "it is gone".to_owned()),
+            // It may have been started by this very process: then it stays in the list of processes until it is waited for.
+            Qemu::Background(pid) => match waitpid(*pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => None,
+                Ok(status) => Some(format!("{status:?}")),
+                Err(_) => kill(*pid, None).is_err().then(|| "it is gone".to_owned()),
+            },
         })
     }
 
@@ -372,6 +378,23 @@ impl Qemu {
             Qemu::Background(pid) => {
                 let _ = kill(*pid, Signal::SIGKILL);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "what is tested waits for it")]
+    fn a_machine_in_the_background_has_ended_also_when_this_process_has_started_it() {
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let mut qemu = Qemu::Background(Pid::from_raw(child.id().try_into().unwrap()));
+        let begun = Instant::now();
+        while qemu.end().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it is taken for running");
+            std::thread::yield_now();
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use atomctl::report::Mode;
 
-use super::peers::{Mapped, Nbd, NullBlk, Ublk};
+use super::peers::{Mapped, NullBlk, Ublk};
 use super::series::{Metric, Rounds, Series, OURS};
 use super::window::{micros, Application, Trace};
 use super::{How, Wish};
@@ -106,22 +106,6 @@ impl Change for Ublk {
     }
 }
 
-impl Change for Nbd {
-    fn subject(&self) -> &'static str {
-        "nbd"
-    }
-
-    fn device(&self) -> &str {
-        Nbd::device(self)
-    }
-
-    fn change(&mut self) -> Result<Took> {
-        let begun = Instant::now();
-        let pause = self.swap()?;
-        Ok(Took { pause, whole: begun.elapsed() })
-    }
-}
-
 /// Measures all setups whose names contain what is wished for.
 pub fn run(wish: Wish<'_>) -> Result<(Vec<Series>, Vec<Trace>)> {
     let (beside, in_a_row) = match wish.how {
@@ -157,13 +141,12 @@ fn beside_peers(
     let null_blk = NullBlk::load(TAGS.into())?;
     let mapped = Mapped::over(null_blk.device(), "bench")?;
     let ublk = if Ublk::is_there() { Some(Ublk::start(TAGS.into())?) } else { None };
-    let nbd = Nbd::start(NULL_MIB)?;
     {
         let mut warm = Upgrade { site, device: &device, mode: Mode::Warm };
         let mut cold = Upgrade { site, device: &device, mode: Mode::Cold };
-        let (mut mapped, mut ublk, mut nbd) = (mapped, ublk, nbd);
+        let (mut mapped, mut ublk) = (mapped, ublk);
         for round in 0..count {
-            let mut sides: Vec<&mut dyn Change> = vec![&mut warm, &mut cold, &mut mapped, &mut nbd];
+            let mut sides: Vec<&mut dyn Change> = vec![&mut warm, &mut cold, &mut mapped];
             if let Some(ublk) = &mut ublk {
                 sides.push(ublk);
             }
@@ -178,7 +161,6 @@ fn beside_peers(
         if let Some(ublk) = ublk {
             ublk.stop()?;
         }
-        nbd.stop()?;
         mapped.remove()?;
     }
     null_blk.unload()?;

@@ -18,7 +18,7 @@ pub const WHAT: &str = "Each suite of cargo xtask bench in a few short rounds: n
 
 /// Each suite, the setups that are tried, and whose numbers must be there.
 const SUITES: [(Suite, &str, &[&str]); 4] = [
-    (Suite::Pause, "", &[OURS, "atom, cold", "device mapper", "nbd", "ublk"]),
+    (Suite::Pause, "", &[OURS, "atom, cold", "device mapper", "ublk"]),
     (Suite::Scale, "", &[OURS, "create", "destroy", "each device", "each handle"]),
     (Suite::Path, "", &[OURS, "null_blk", "ublk null", "brd"]),
     (Suite::Volumes, "linear / device mapper, in memory", &[OURS, "device mapper"]),

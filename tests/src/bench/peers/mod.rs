@@ -3,13 +3,10 @@
 
 mod brd;
 mod mapped;
-mod nbd;
-mod netlink;
 mod null_blk;
 mod ublk;
 
 pub use brd::Brd;
 pub use mapped::Mapped;
-pub use nbd::Nbd;
 pub use null_blk::NullBlk;
 pub use ublk::Ublk;

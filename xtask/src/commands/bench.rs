@@ -44,7 +44,7 @@ enum What {
         #[command(flatten)]
         measured: Measured,
     },
-    /// Everything, one after the other, and one page with drawings: two hours.
+    /// Everything, one after the other, and one page with drawings; it takes hours.
     All {
         /// Few and short rounds: for a first look, and to try the benchmark itself.
         #[arg(long)]

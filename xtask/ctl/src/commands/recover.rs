@@ -11,7 +11,6 @@ use crate::module_file::ModuleFile;
 use crate::node::kernel_release;
 use crate::places::Places;
 use crate::problem::{Exit, Result};
-use crate::report::RecoveryOutcome;
 use crate::text;
 use crate::upgrade::{self, Choice, Files, Site, Wish};
 
@@ -66,8 +65,7 @@ pub(super) fn run(
         let settling = attempt.settling();
         recorded(output, attempt, || {
             let done = upgrade::recover(&node, choice, files)?;
-            if let Err(warning) = settling.settle(&done.live, done.outcome == RecoveryOutcome::Held)
-            {
+            if let Err(warning) = settling.settle_by(&done) {
                 output.warn(&warning);
             }
             Ok(done)

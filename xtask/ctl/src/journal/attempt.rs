@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::critical::{Critical, Locked};
 use crate::node::kernel_release;
 use crate::problem::{Exit, Problem};
-use crate::report::{ErrorDocument, Mode};
+use crate::report::{ErrorDocument, Mode, Recovery, RecoveryOutcome};
 
 /// What is found as long as no payload serves.
 const HELD: &str = "held";
@@ -124,6 +124,15 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
+    /// Writes what a recovery has found. One that was refused has found nothing yet: a handoff may be under way, which the
+    /// attempt without an end has begun.
+    pub(crate) fn settle_by(&self, done: &Recovery) -> Result<(), String> {
+        match done.outcome {
+            RecoveryOutcome::Refused | RecoveryOutcome::Planned => Ok(()),
+            outcome => self.settle(&done.live, outcome == RecoveryOutcome::Held),
+        }
+    }
+
     /// Writes it, with the version that serves now.
     pub(crate) fn settle(&self, live: &str, held: bool) -> Result<(), String> {
         let records = self.journal.read().records;

@@ -10,7 +10,7 @@ use super::medium::{Folder, Memory};
 use super::store::Flow;
 use super::*;
 use crate::problem::{Exit, Problem};
-use crate::report::{Mode, Outcome, UpgradeReport};
+use crate::report::{Mode, Outcome, Recovery, RecoveryOutcome, UpgradeReport};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FLOWING: Flow = Flow { flows: || true, is_apart: || false };
@@ -236,4 +236,34 @@ fn what_a_killed_tool_has_left_open_is_settled_and_what_runs_is_not() {
         .collect();
     assert_eq!(settled, [(1, "held"), (1, "undone")]);
     drop(running);
+}
+
+#[test]
+fn a_recovery_that_is_refused_leaves_open_what_comes_of_the_attempts_of_dead_tools() {
+    let place = Place::new("refused");
+    let journal = place.journal(1 << 20);
+    journal.write(&began(1)).unwrap();
+    let recover = begin(&journal);
+    let settled = |outcome| {
+        recover.settling().settle_by(&recovery(outcome)).unwrap();
+        let records = journal.read().records;
+        records.iter().filter(|record| matches!(record, Record::Settled(_))).count()
+    };
+    assert_eq!(settled(RecoveryOutcome::Refused), 0);
+    assert_eq!(settled(RecoveryOutcome::Planned), 0);
+    assert_eq!(settled(RecoveryOutcome::Recovered), 1);
+}
+
+fn recovery(outcome: RecoveryOutcome) -> Recovery {
+    Recovery {
+        schema: Recovery::SCHEMA.to_owned(),
+        outcome,
+        found: String::new(),
+        plan: Vec::new(),
+        done: 0,
+        left: Vec::new(),
+        reason: None,
+        remedy: None,
+        live: "1.0.0".to_owned(),
+    }
 }

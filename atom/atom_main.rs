@@ -13,6 +13,7 @@
 //! | `turn.rs` | one task at a time hands over; a lock that survives its owner |
 //! | `operation.rs` | calling an operation of a payload in a way that survives its never returning |
 //! | `handoff.rs` | switch, abandon and adopt, driven by the lifecycle of the ABI |
+//! | `ahead.rs` | copying the state of the live payload while it serves |
 //! | `back.rs` | the way back from each of them |
 //! | `barrier.rs` | gates and drain, over all devices together |
 //! | `watch.rs` | what must work even when the tool has died |
@@ -34,6 +35,7 @@
 
 #[path = "abi/abi.rs"]
 mod abi;
+mod ahead;
 mod asked;
 mod awaited;
 mod back;
@@ -66,7 +68,7 @@ module! {
 }
 
 /// Version of Atom, shown in its status.
-const VERSION: &str = "1.2.0";
+const VERSION: &str = "1.3.0";
 
 /// The kernel's log formats with its own trait.
 macro_rules! log_as_displayed {

@@ -160,7 +160,7 @@ fn forget_device(id: u32) {
 pub(crate) fn device_bind(id: u32, cookie: u64) -> Result {
     points::ADOPT_BIND.meet()?;
     let mut state = STATE.lock();
-    if !state.is_within(Operation::Adopt) {
+    if !state.is_taking_over(PAGES) {
         return Err(EINVAL);
     }
     let device = state.device_mut(id).ok_or(ENOENT)?;
@@ -266,7 +266,7 @@ pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> R
 pub(crate) fn claim(key: u64, kind: u32) -> Result<usize> {
     points::ADOPT_CLAIM.meet()?;
     let mut state = STATE.lock();
-    if !state.is_within(Operation::Adopt) {
+    if !state.is_taking_over(kind) {
         return Err(EINVAL);
     }
     let at = state.find_preserved(key, kind).ok_or(ENOENT)?;

@@ -16,8 +16,9 @@ use crate::abi::control::{
 };
 use crate::abi::image::Image;
 use crate::abi::lifecycle::{Event, Place, Step};
-use crate::abi::table::adopt_flags;
+use crate::abi::table::{adopt_flags, freeze_flags};
 use crate::abi::version::{common_schema, reason, Refusal};
+use crate::ahead::{Left, Pair};
 use crate::back::{self, advance};
 use crate::barrier;
 use crate::checkpoints::Checkpoints;
@@ -25,7 +26,7 @@ use crate::failpoint::Failpoint;
 use crate::operation::{failed, run, Outcome, Stop};
 use crate::points;
 use crate::state::{Operation, Progress, Soak, State, StoredImage};
-use crate::sys::{self, NoIo, Payload, STATE, WATCH};
+use crate::sys::{self, NoIo, Payload, Urgent, STATE, WATCH};
 use crate::turn::Turn;
 
 /// The longest that one call of *suspend* may wait.
@@ -78,7 +79,21 @@ struct Handoff<'a> {
     image: Option<Arc<StoredImage>>,
     /// The image that there is: of nobody's payload, or of one that is not asked.
     stored: Option<Arc<StoredImage>>,
-    no_io: Option<NoIo>,
+    /// The copy that the candidate has read while I/O was served: only what differs is frozen.
+    base: Option<Arc<StoredImage>>,
+    hurry: Option<Hurry>,
+}
+
+/// While it exists, the task neither waits for I/O nor for ordinary tasks: I/O is held.
+struct Hurry {
+    _no_io: NoIo,
+    _urgent: Option<Urgent>,
+}
+
+impl Hurry {
+    fn enter() -> Self {
+        Self { _no_io: NoIo::enter(), _urgent: Urgent::enter() }
+    }
 }
 
 /// Carries out a handoff; what became of it stands in the report. Sleeps. `EOWNERDEAD` when the task lost its
@@ -167,7 +182,8 @@ impl<'a> Handoff<'a> {
             room: None,
             image: None,
             stored: None,
-            no_io: None,
+            base: None,
+            hurry: None,
         })
     }
 
@@ -176,6 +192,7 @@ impl<'a> Handoff<'a> {
         self.begin_in(Place::Live)?;
         self.find_candidate()?;
         self.prepare()?;
+        self.copy_ahead()?;
         self.suspend()?;
         self.close(Step::Close)?;
         self.drain()?;
@@ -220,7 +237,7 @@ impl<'a> Handoff<'a> {
     /// Second half, or the first payload of all: a payload takes what Atom has.
     fn adopt(&mut self) -> Outcome {
         // I/O may be held already, and what *prepare* allocates must not wait for it.
-        self.no_io = Some(NoIo::enter());
+        self.hurry = Some(Hurry::enter());
         let place = STATE.lock().lifecycle.place;
         if place == Place::Live {
             return Err(Refusal::new(reason::SLOT_TAKEN, 0, 0).into());
@@ -244,7 +261,7 @@ impl<'a> Handoff<'a> {
 
     #[inline(never)]
     fn end(mut self, result: Outcome) -> Result<KBox<Report>> {
-        self.no_io = None;
+        self.hurry = None;
         let refusal = match result {
             Ok(()) => None,
             Err(Stop::Refused(refusal)) => Some(refusal),
@@ -311,7 +328,7 @@ impl<'a> Handoff<'a> {
             self.report.pause_ns = paused_ns;
             self.set_phase(phase::OPEN, sys::now_ns().saturating_sub(began_ns));
         }
-        self.no_io = None;
+        self.hurry = None;
         Err(refusal.into())
     }
 
@@ -421,6 +438,30 @@ impl<'a> Handoff<'a> {
         Ok(bytes)
     }
 
+    /// Has the candidate read a copy of the live payload's state, so that only what differs is left to be frozen.
+    fn copy_ahead(&mut self) -> Outcome {
+        let Some(room) = self.room.take() else {
+            return Ok(());
+        };
+        self.report.outcome = outcome::UNDONE;
+        let Self { turn, live, candidate, .. } = *self;
+        let pair = Pair { turn, live, candidate, devices: self.report.devices };
+        match pair.copy(room) {
+            Ok(Left::Whole(room)) => self.room = Some(room),
+            Ok(Left::Difference { base, room }) => {
+                self.base = Some(base);
+                self.room = Some(room);
+            }
+            Err(Stop::Refused(refusal)) => return self.failed(Step::Suspend, refusal),
+            Err(Stop::Lost) => return Err(Stop::Lost),
+        }
+        let copied_ns = sys::now_ns().saturating_sub(self.mark_ns);
+        let prepared_ns = self.report.phases_ns.get(phase::PREPARE).copied().unwrap_or(0);
+        self.lap(phase::PREPARE);
+        self.set_phase(phase::PREPARE, prepared_ns.saturating_add(copied_ns));
+        Ok(())
+    }
+
     /// Has the live payload stop its background work; I/O is served meanwhile.
     fn suspend(&mut self) -> Outcome {
         self.report.outcome = outcome::UNDONE;
@@ -467,8 +508,8 @@ impl<'a> Handoff<'a> {
     /// Closes the gates of all devices. The pause begins.
     fn close(&mut self, step: Step) -> Outcome {
         self.meet(&points::SWITCH_CLOSE, step)?;
-        if self.no_io.is_none() {
-            self.no_io = Some(NoIo::enter());
+        if self.hurry.is_none() {
+            self.hurry = Some(Hurry::enter());
         }
         self.mark_ns = sys::now_ns();
         self.until_ns = self.mark_ns.saturating_add(self.plan.deadline_ns);
@@ -623,8 +664,9 @@ impl<'a> Handoff<'a> {
             return self.failed(Step::Freeze, failed(0));
         };
         let schema = room.schema;
+        let flags = if self.base.is_some() { freeze_flags::DELTA } else { 0 };
         let frozen = run(self.turn, self.live, Operation::Freeze, |payload| {
-            payload.freeze(schema, &mut room.buffer)
+            payload.freeze(schema, &mut room.buffer, flags)
         })?;
         self.lap(phase::FREEZE);
         match frozen {
@@ -633,7 +675,7 @@ impl<'a> Handoff<'a> {
         }
         advance(Event::Done(Step::Freeze))?;
         self.meet_with(&points::IMAGE_STORE, next, room.bytes_mut())?;
-        self.report.image_bytes = room.bytes().len() as u64;
+        self.report.image_bytes = self.base.as_deref().unwrap_or(&room).bytes().len() as u64;
         // Nothing is given up for an image that nobody could read, or for one that came too late.
         if !Image::parse(room.bytes()).is_ok_and(|image| image.schema() == schema) {
             return self.failed(next, Refusal::new(reason::IMAGE, 0, 0));
@@ -656,14 +698,22 @@ impl<'a> Handoff<'a> {
         let (candidate, devices) = (self.candidate, self.report.devices);
         let epoch = {
             let mut state = STATE.lock();
-            state.reset_bindings();
+            match self.base {
+                Some(_) => state.reset_objects(),
+                None => state.reset_bindings(),
+            }
             // No two payloads have had the same one, not even one that did not adopt.
             state.last_epoch = state.last_epoch.saturating_add(1);
             state.last_epoch
         };
         let image = self.image.clone();
-        self.report.image_bytes = image.as_ref().map_or(0, |image| image.bytes().len() as u64);
-        let flags = if self.forsaken { adopt_flags::CHECKPOINT } else { 0 };
+        let whole = self.base.as_ref().or(image.as_ref());
+        self.report.image_bytes = whole.map_or(0, |image| image.bytes().len() as u64);
+        let flags = match &self.base {
+            Some(_) => adopt_flags::DELTA,
+            None if self.forsaken => adopt_flags::CHECKPOINT,
+            None => 0,
+        };
         let error = match points::SWITCH_ADOPT.meet() {
             Ok(()) => run(self.turn, candidate, Operation::Adopt, |payload| {
                 payload.adopt(epoch, devices, image.as_ref().map(|image| image.bytes()), flags)
@@ -703,7 +753,7 @@ impl<'a> Handoff<'a> {
         state.progress.until_ns = u64::MAX;
         // It counts as the first checkpoint of the payload that has it now.
         let before = (state.checkpoints.take(), state.image.take());
-        state.checkpoints = Checkpoints::first(image);
+        state.checkpoints = Checkpoints::first(self.base.take().or(image));
         let held_since_ns = take(&mut state.held_since_ns);
         if held_since_ns != 0 {
             state.progress.closed_ns = held_since_ns;
@@ -737,7 +787,7 @@ impl<'a> Handoff<'a> {
             self.mark_ns = sys::now_ns();
             self.report.pause_ns = STATE.lock().progress.paused_ns;
         }
-        self.no_io = None;
+        self.hurry = None;
         drop(before);
         Ok(())
     }

@@ -88,7 +88,7 @@ fn came_back(id: u32, operation: Operation) {
         Operation::Adopt => {
             &[(Operation::Abandon, Payload::abandon), (Operation::Unprepare, Payload::unprepare)]
         }
-        Operation::Prepare | Operation::Abandon if !live && !parked => {
+        Operation::Prepare | Operation::AdoptAhead | Operation::Abandon if !live && !parked => {
             &[(Operation::Unprepare, Payload::unprepare)]
         }
         _ => &[],

@@ -31,6 +31,10 @@ crate::failpoint::failpoints! {
     IMAGE_ROOM = "atom.image.room": NoMemory | Delay | Hang;
     /// The candidate is about to prepare.
     SWITCH_PREPARE = "atom.switch.prepare": Error | NoMemory | Delay | Hang | Oops;
+    /// The live payload is about to copy its state ahead; what fails is left to be frozen.
+    SWITCH_COPY = "atom.switch.copy": Error | NoMemory | Delay | Hang | Oops;
+    /// Memory for what differs from a copy; what fails is left to be frozen.
+    IMAGE_DIFFERENCE = "atom.image.difference": NoMemory | Delay | Hang;
     /// The live payload is about to suspend.
     SWITCH_SUSPEND = "atom.switch.suspend": Error | Delay | Hang | Oops;
     /// The gates are about to close.

@@ -11,6 +11,7 @@ use crate::abi::image::MAX_BYTES;
 use crate::abi::lifecycle::{self, Inverse, Place};
 use crate::abi::text::Text;
 use crate::abi::version::{reason, Refusal};
+use crate::calls::PAGES;
 use crate::checkpoints::Checkpoints;
 use crate::reports::Reports;
 use crate::sys::{Disk, ModuleRef, Object, Payload};
@@ -93,6 +94,8 @@ impl StoredImage {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Prepare,
+    CopyAhead,
+    AdoptAhead,
     Unprepare,
     ImageBytes,
     Suspend,
@@ -301,10 +304,23 @@ impl State {
             .fold(0, |sum: u32, device| sum.saturating_add(device.disk.opens().count()))
     }
 
+    /// True when the calling task is in an operation in which a payload may take over what Atom has of a kind:
+    /// devices and page stores also ahead of the pause. Files and sockets still come and go then.
+    pub(crate) fn is_taking_over(&self, kind: u32) -> bool {
+        let ahead = kind == PAGES && self.is_within(Operation::AdoptAhead);
+        ahead || self.is_within(Operation::Adopt)
+    }
+
     /// Forgets what an adopting payload has bound, claimed and asked for.
     pub(crate) fn reset_bindings(&mut self) {
         self.devices.iter_mut().for_each(|device| (device.bound, device.wanted) = (None, None));
         self.preserved.iter_mut().for_each(|entry| entry.claimed = false);
+    }
+
+    /// The same for what it cannot have done ahead of the pause.
+    pub(crate) fn reset_objects(&mut self) {
+        let objects = self.preserved.iter_mut().filter(|entry| entry.kind != PAGES);
+        objects.for_each(|entry| entry.claimed = false);
     }
 
     /// Keeps a report of what was begun, and gives it its number.

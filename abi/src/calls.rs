@@ -51,8 +51,8 @@ extern "C" {
     pub fn atom_device_destroy(id: u32) -> i32;
 
     /// Takes a device over: its requests come with `cookie` once the gate opens. Process context,
-    /// only within *adopt*. When *adopt* fails Atom forgets the binding by itself.
-    /// Errors: `-ENOENT`, `-EEXIST` for a second binding, `-EINVAL` outside of *adopt*.
+    /// only within *adopt*; since 1.3 also within *adopt_ahead*. When *adopt* fails Atom forgets the binding by itself.
+    /// Errors: `-ENOENT`, `-EEXIST` for a second binding, `-EINVAL` outside of these.
     pub fn atom_device_bind(id: u32, cookie: u64) -> i32;
 
     /// Ends a request that the payload of `epoch` owns with one of [`super::request::status`].
@@ -75,9 +75,10 @@ extern "C" {
     /// `store` must be valid for the call.
     pub fn atom_pages_create(key: u64, store: *mut *mut c_void) -> i32;
 
-    /// Claims the store that an earlier payload left under `key`. Only within *adopt*; what no payload
-    /// claims is released once the switch is final. When *adopt* fails Atom forgets the claim by itself.
-    /// Errors: `-ENOENT`, `-EEXIST` for a second claim, `-EINVAL` outside of *adopt*.
+    /// Claims the store that an earlier payload left under `key`. Only within *adopt*, since 1.3 also within
+    /// *adopt_ahead*, where it must not be used yet; what no payload claims is released once the switch is final.
+    /// When the handoff fails Atom forgets the claim by itself.
+    /// Errors: `-ENOENT`, `-EEXIST` for a second claim, `-EINVAL` outside of these.
     ///
     /// # Safety
     ///

@@ -123,6 +123,13 @@ impl<'a> Writer<'a> {
         self.put([0; 8].get(..padding).unwrap_or(&[]))
     }
 
+    /// Writes bytes anew that were written before; `at` counts from the start of the image.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        let end = at.checked_add(bytes.len()).filter(|end| *end <= self.at);
+        end.ok_or(ImageError::Inconsistent)?;
+        self.patch(at, bytes)
+    }
+
     /// Completes the image and returns its length in bytes.
     pub fn finish(mut self) -> Result<usize, ImageError> {
         let total = self.at.checked_add(TRAILER_BYTES).ok_or(ImageError::NoRoom)?;

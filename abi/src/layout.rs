@@ -122,7 +122,7 @@ layouts! {
         timeout_ms, reserved, io_min_bytes, io_opt_bytes, chunk_sectors, dma_alignment_mask,
     }
     table::PrepareArgs 0 { size, devices, image_bytes }
-    table::FreezeArgs 0 { size, schema, buffer, capacity, used }
+    table::FreezeArgs 0 { size, schema, buffer, capacity, used } + { flags, reserved, delta_bytes }
     table::AdoptArgs 0 { size, devices, epoch, image, image_bytes } + { flags, reserved }
     table::CommandArgs 0 {
         size, reserved, input, input_bytes, output, output_capacity, output_bytes,
@@ -130,7 +130,7 @@ layouts! {
     table::PayloadTable 0 {
         size, scratch_bytes, abi, layout_hash, provides, requires, schema, version, module, prepare,
         unprepare, image_bytes, freeze, thaw, adopt, abandon, queue_rq, command,
-    } + { suspend, resume, revoke, explain, timeout, commit }
+    } + { suspend, resume, revoke, explain, timeout, commit, copy_ahead, adopt_ahead }
     control::Status 0 {
         size, place, abi, layout_hash, provides, epoch, live, payloads, devices, opens, preserved,
         reserved, image_bytes, handoffs, stale_completions, held_ns, version, refused, refusal,

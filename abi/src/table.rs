@@ -41,6 +41,20 @@ pub struct FreezeArgs {
     pub capacity: u64,
     /// Bytes of the image; set by the payload. On `-ENOSPC`: the bytes it needs.
     pub used: u64,
+
+    /// Since 1.3. Bits of [`freeze_flags`].
+    pub flags: u32,
+    /// Since 1.3. Zero.
+    pub reserved: u32,
+    /// Since 1.3. The most bytes that a difference can have in this handoff; set by *copy_ahead*.
+    pub delta_bytes: u64,
+}
+
+/// Bits of [`FreezeArgs::flags`]. Since 1.3.
+pub mod freeze_flags {
+    /// Only what differs from what *copy_ahead* has written before in this handoff. It is an image by itself, of
+    /// the same schema.
+    pub const DELTA: u32 = 1 << 0;
 }
 
 /// What *adopt* takes over.
@@ -69,6 +83,8 @@ pub mod adopt_flags {
     /// The image is the last checkpoint of a payload that could not be asked any more: devices and
     /// preserved objects are as they are now, everything else as it was then.
     pub const CHECKPOINT: u32 = 1 << 0;
+    /// The image is what differs from those that *adopt_ahead* was given in this handoff. Since 1.3.
+    pub const DELTA: u32 = 1 << 1;
 }
 
 /// How *suspend* is to wait. Since 1.1.
@@ -196,6 +212,19 @@ pub struct PayloadTable {
     /// are more has to be carried out. Context: that of *queue_rq*, within the same dispatch, so that a gate
     /// that closes waits for it. Also called when nothing was kept back.
     pub commit: Option<unsafe extern "C" fn(cookie: u64, hctx: u32)>,
+
+    /// Since 1.3, optional, as what follows; only called when the live payload has this and the candidate has
+    /// *adopt_ahead*. Exports an image as *freeze* does, while requests are served: the first time in a handoff all of
+    /// it, then with [`freeze_flags::DELTA`] what differs from what was exported before, as often as Atom finds it
+    /// worth it; *freeze* exports the last difference. What exists does not change meanwhile, because Atom forwards no
+    /// command; what is counted does. It stands for a checkpoint, too. Nothing is undone after it. On an error Atom goes on
+    /// without it, and *freeze* exports everything.
+    pub copy_ahead: Option<unsafe extern "C" fn(args: *mut FreezeArgs) -> i32>,
+    /// Imports an image that *copy_ahead* has exported, after *prepare* and before the pause, with an epoch of 0: the
+    /// first time all of it, then with [`adopt_flags::DELTA`] what differs. The payload may bind devices and
+    /// claim page stores, but use none of them; preserved files and sockets are claimed in *adopt*, which gets the last
+    /// difference. Undone by *unprepare*, on an error too: the handoff ends then.
+    pub adopt_ahead: Option<unsafe extern "C" fn(args: *const AdoptArgs) -> i32>,
 }
 
 impl PayloadTable {
@@ -204,6 +233,9 @@ impl PayloadTable {
 
     /// Bytes of the table in 1.1.
     pub const BYTES_1_1: usize = offset_of!(Self, commit);
+
+    /// Bytes of the table in 1.2.
+    pub const BYTES_1_2: usize = offset_of!(Self, copy_ahead);
 
     /// What the payload brings to the negotiation.
     pub fn offer(&self) -> Offer {

@@ -4,6 +4,7 @@
 //!
 //! Versions of this interface, newest first:
 //!
+//! - 1.3: images are copied ahead of the pause, and only what differs is frozen.
 //! - 1.2: a dispatch that may sleep, requests in batches, the ends of bios, the payload's own events; more limits
 //!   of a device.
 //! - 1.1: background work, taking requests back, reasons, timeouts; preserved files and sockets; checkpoints;
@@ -15,7 +16,7 @@ use core::fmt;
 /// The interface changes incompatibly with this number.
 pub const ABI_MAJOR: u16 = 1;
 /// The interface grows at the end of its tables with this number.
-pub const ABI_MINOR: u16 = 2;
+pub const ABI_MINOR: u16 = 3;
 
 /// The minor versions of one major version that a side can work with, both ends included.
 #[repr(C)]

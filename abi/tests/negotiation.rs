@@ -108,7 +108,11 @@ fn a_client_is_refused_by_an_atom_of_1_1_for_its_minor_and_not_only_for_what_it_
     let client_abi = AbiRange { minor_min: 2, ..AbiRange::CURRENT };
     let needs = caps::SLEEPING_DISPATCH | caps::BIO_ENDS | caps::EVENTS;
     let client = Offer { abi: client_abi, requires: needs, ..payload() };
-    assert_eq!(negotiate(&Offer::ATOM, &client).map(|agreement| agreement.minor), Ok(2));
+    let minor_with = |minor_max| {
+        let atom = Offer { abi: AbiRange { minor_max, ..AbiRange::CURRENT }, ..Offer::ATOM };
+        negotiate(&atom, &client).map(|agreement| agreement.minor)
+    };
+    assert_eq!((minor_with(2), minor_with(3)), (Ok(2), Ok(3)));
     let before = AbiRange { minor_max: 1, ..AbiRange::CURRENT };
     let old = Offer { abi: before, provides: caps::OFFERED & !needs, ..Offer::ATOM };
     let refused = negotiate(&old, &client);

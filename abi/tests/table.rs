@@ -59,6 +59,8 @@ fn table() -> PayloadTable {
         explain: None,
         timeout: None,
         commit: None,
+        copy_ahead: None,
+        adopt_ahead: None,
     }
 }
 

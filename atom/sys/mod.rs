@@ -53,7 +53,7 @@ pub(crate) use disk::{Disk, Owed};
 pub(crate) use leaving::Leaving;
 pub(crate) use payload::{ModuleRef, Payload};
 pub(crate) use preserved::{Object, PageStore};
-pub(crate) use task::{load_module, spawn, Task, WATCH};
+pub(crate) use task::{load_module, spawn, Task, Urgent, WATCH};
 
 kernel::sync::global_lock! {
     /// Held for table look-ups, never while a payload runs or something waits.

@@ -59,6 +59,38 @@ macro_rules! operation {
     };
 }
 
+/// What an operation is told that writes an image into `buffer`.
+fn export(schema: u32, buffer: &mut [u8], flags: u32) -> FreezeArgs {
+    FreezeArgs {
+        size: size_of::<FreezeArgs>() as u32,
+        schema,
+        buffer: buffer.as_mut_ptr(),
+        capacity: buffer.len() as u64,
+        used: 0,
+        flags,
+        reserved: 0,
+        delta_bytes: 0,
+    }
+}
+
+/// How many bytes of `buffer` it has used.
+fn used(args: &FreezeArgs, buffer: &[u8]) -> usize {
+    usize::try_from(args.used).unwrap_or(usize::MAX).min(buffer.len())
+}
+
+/// What an operation is told that reads an image.
+fn import(epoch: u64, devices: u32, image: Option<&[u8]>, flags: u32) -> AdoptArgs {
+    AdoptArgs {
+        size: size_of::<AdoptArgs>() as u32,
+        devices,
+        epoch,
+        image: image.map_or(null(), <[u8]>::as_ptr),
+        image_bytes: image.map_or(0, <[u8]>::len) as u64,
+        flags,
+        reserved: 0,
+    }
+}
+
 const NO_OPERATION: i32 = -(bindings::ENOSYS as i32);
 
 impl Payload {
@@ -110,6 +142,16 @@ impl Payload {
     /// True when it can let go of requests and promises that nothing follows late.
     pub(crate) fn promises(&self) -> bool {
         self.table.0.provides & caps::REISSUE != 0 && self.table.0.revoke.is_some()
+    }
+
+    /// True when its state can be copied while it serves.
+    pub(crate) fn copies_ahead(&self) -> bool {
+        self.table.0.copy_ahead.is_some()
+    }
+
+    /// True when it can read such a copy before it adopts.
+    pub(crate) fn adopts_ahead(&self) -> bool {
+        self.table.0.adopt_ahead.is_some()
     }
 
     /// Its module, when its exit runs.
@@ -196,16 +238,29 @@ impl Payload {
     }
 
     /// Lets the payload write its image into `buffer`; on success returns the bytes it has used.
-    pub(crate) fn freeze(&self, schema: u32, buffer: &mut [u8]) -> Result<usize, i32> {
-        let mut args = FreezeArgs {
-            size: size_of::<FreezeArgs>() as u32,
-            schema,
-            buffer: buffer.as_mut_ptr(),
-            capacity: buffer.len() as u64,
-            used: 0,
-        };
+    pub(crate) fn freeze(
+        &self,
+        schema: u32,
+        buffer: &mut [u8],
+        flags: u32,
+    ) -> Result<usize, i32> {
+        let mut args = export(schema, buffer, flags);
         match operation!(self, freeze(&mut args), or NO_OPERATION) {
-            0 => Ok(usize::try_from(args.used).unwrap_or(usize::MAX).min(buffer.len())),
+            0 => Ok(used(&args, buffer)),
+            error => Err(error),
+        }
+    }
+
+    /// The same while it serves; also returns the most bytes that a difference can have.
+    pub(crate) fn copy_ahead(
+        &self,
+        schema: u32,
+        buffer: &mut [u8],
+        flags: u32,
+    ) -> Result<(usize, u64), i32> {
+        let mut args = export(schema, buffer, flags);
+        match operation!(self, copy_ahead(&mut args), or NO_OPERATION) {
+            0 => Ok((used(&args, buffer), args.delta_bytes)),
             error => Err(error),
         }
     }
@@ -216,16 +271,14 @@ impl Payload {
 
     /// Lets the payload take over; without an image it begins empty.
     pub(crate) fn adopt(&self, epoch: u64, devices: u32, image: Option<&[u8]>, flags: u32) -> i32 {
-        let args = AdoptArgs {
-            size: size_of::<AdoptArgs>() as u32,
-            devices,
-            epoch,
-            image: image.map_or(null(), <[u8]>::as_ptr),
-            image_bytes: image.map_or(0, <[u8]>::len) as u64,
-            flags,
-            reserved: 0,
-        };
+        let args = import(epoch, devices, image, flags);
         operation!(self, adopt(&args), or NO_OPERATION)
+    }
+
+    /// Lets the payload read what the live one has copied, while that serves.
+    pub(crate) fn adopt_ahead(&self, devices: u32, image: &[u8], flags: u32) -> i32 {
+        let args = import(0, devices, Some(image), flags);
+        operation!(self, adopt_ahead(&args), or NO_OPERATION)
     }
 
     pub(crate) fn abandon(&self) -> i32 {

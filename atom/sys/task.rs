@@ -50,6 +50,37 @@ impl Drop for Task {
     }
 }
 
+/// While it exists, the calling task goes before all ordinary ones (`SCHED_FIFO`, lowest priority): on a busy machine a
+/// handoff would otherwise wait its turn with the gates closed. While the drain waits, the task sleeps and costs nothing.
+pub(crate) struct Urgent {
+    nice: ffi::c_int,
+}
+
+impl Urgent {
+    /// Begins it; `None` for a task that is not scheduled as an ordinary one. Process context; no `STATE` is held.
+    pub(crate) fn enter() -> Option<Self> {
+        // SAFETY: A task's own policy and priority are numbers, which somebody else may change at any time.
+        let (policy, priority) = unsafe {
+            let task = bindings::get_current();
+            (addr_of!((*task).policy).read_volatile(), addr_of!((*task).static_prio).read_volatile())
+        };
+        if policy != bindings::SCHED_NORMAL {
+            return None;
+        }
+        // SAFETY: The current task exists.
+        unsafe { bindings::sched_set_fifo_low(bindings::get_current()) };
+        // `PRIO_TO_NICE` of `linux/sched/prio.h`.
+        Some(Self { nice: priority.saturating_sub(120) })
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        // SAFETY: The current task exists; the value is a local of one task and never sent to another.
+        unsafe { bindings::sched_set_normal(bindings::get_current(), self.nice) };
+    }
+}
+
 /// Atom's own task, which does what must work when the tool has died.
 pub(crate) struct Watch {
     task: AtomicPtr<bindings::task_struct>,

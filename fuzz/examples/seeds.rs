@@ -176,6 +176,7 @@ fn command() -> Result<()> {
         ("create", Command::Create(create)),
         ("destroy", Command::Destroy { name }),
         ("list", Command::List { from: 3 }),
+        ("fill", Command::Fill { pages: 3 }),
         ("hold", Command::Hold { op: op::WRITE, requests: 2 }),
         ("release", Command::Release),
         ("compose", Command::Compose(compose)),

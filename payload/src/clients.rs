@@ -64,6 +64,11 @@ pub(crate) fn resume(paused_ns: u64) {
     nbd::resume(paused_ns);
 }
 
+/// Whether nothing looks after connections.
+pub(crate) fn is_quiet() -> bool {
+    nbd::is_quiet()
+}
+
 /// Stops everything that looks after connections. Sleeps.
 pub(crate) fn park() -> Result {
     nbd::park()

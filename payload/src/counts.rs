@@ -242,6 +242,18 @@ impl Counts {
         Self::One(Counts1::default())
     }
 
+    /// All of them together: a number that grows with each request, and so is the same only if none was counted.
+    pub fn grown(&self) -> u64 {
+        let sum = |ops: &[OpCounts], errors: u64| {
+            ops.iter().fold(errors, |sum, op| sum.wrapping_add(op.ios).wrapping_add(op.bytes))
+        };
+        match self {
+            Self::One(counts) => counts.reads.wrapping_add(counts.writes),
+            Self::Two(counts) => sum(&counts.ops, counts.errors),
+            Self::Three(counts) => sum(&counts.cells, counts.errors),
+        }
+    }
+
     /// As schema 1 has them.
     pub fn as_one(self) -> Counts1 {
         match self {

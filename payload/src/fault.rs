@@ -25,6 +25,8 @@ pub(crate) use crate::extra::Extra as Variant;
 pub(crate) use crate::inject::Injected as Variant;
 #[cfg(payload_fault = "keeper")]
 pub(crate) use crate::keeper::Keeper as Variant;
+#[cfg(payload_fault = "large")]
+pub(crate) use crate::large::Large as Variant;
 #[cfg(payload_fault = "stuck")]
 pub(crate) use crate::stuck::Stuck as Variant;
 
@@ -50,6 +52,11 @@ pub(crate) enum Step {
     Resume = 9,
     Revoke = 10,
     Command = 11,
+    // 12 is *queue_rq*, see `inject.rs`.
+    #[cfg(payload_ahead)]
+    CopyAhead = 13,
+    #[cfg(payload_ahead)]
+    AdoptAhead = 14,
 }
 
 /// Tells the variant when it is dropped that Atom does not know the payload any more.
@@ -161,6 +168,28 @@ pub(crate) trait Points {
     fn export(_image: &mut Export<'_>) -> Result<(), ImageError> {
         Ok(())
     }
+
+    /// As [`Points::image_bytes`] for what differs from a copy.
+    #[cfg(payload_ahead)]
+    fn difference_bytes() -> usize {
+        Self::image_bytes()
+    }
+
+    /// As [`Points::export`] for what differs from a copy.
+    #[cfg(payload_ahead)]
+    fn export_difference(image: &mut Export<'_>) -> Result<(), ImageError> {
+        Self::export(image)
+    }
+
+    /// In *adopt_ahead*, when the volumes were read.
+    #[cfg(payload_ahead)]
+    fn adopted_ahead(_image: &Import<'_>, _difference: bool) -> Result {
+        Ok(())
+    }
+
+    /// In *unprepare*.
+    #[cfg(payload_ahead)]
+    fn unprepared() {}
 
     /// In *resume*, with the length of the pause.
     fn resumed(_paused_ns: u64) {}

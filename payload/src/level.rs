@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The minor versions of the interface that a build works with, chosen by `payload_abi`. A release
-//! has "1", or "2" if it is a client; the other levels are for the tests of Atom with older and newer payloads.
+//! has "1", or "3" if it is a client; the other levels are for the tests of Atom with older and newer payloads.
 //!
 //! | level | minor versions | table | uses |
 //! | --- | --- | --- | --- |
 //! | 0 | 0 | that of 1.0 | only what 1.0 has, and so links with an Atom of 1.0 |
 //! | 1 | 1 | that of 1.1 | all that 1.1 has, and so links with an Atom of 1.1 |
-//! | 2 | 2 | that of 1.2 | all of it |
-//! | 3 | 2 to 3 | one operation longer, and so is its spec | as 2 |
-//! | 4 | 3 | one operation longer, and so is its spec | as 2; an Atom of 1.2 refuses it |
+//! | 2 | 2 | that of 1.2 | all that 1.2 has |
+//! | 3 | 2 to 3 | that of 1.3 | all of it |
+//! | 4 | 3 to 4 | one operation longer, and so is its spec | as 3 |
+//! | 5 | 4 | one operation longer, and so is its spec | as 3; an Atom of 1.3 refuses it |
 
 use core::mem::size_of;
 
@@ -22,9 +23,12 @@ use crate::abi::version::{caps, AbiRange};
     payload_abi = "1",
     payload_abi = "2",
     payload_abi = "3",
-    payload_abi = "4"
+    payload_abi = "4",
+    payload_abi = "5"
 )))]
-compile_error!("payload_abi must be \"0\", \"1\", \"2\", \"3\" or \"4\"");
+compile_error!("payload_abi must be \"0\", \"1\", \"2\", \"3\", \"4\" or \"5\"");
+#[cfg(all(payload_ahead, any(payload_abi = "0", payload_abi = "1", payload_abi = "2")))]
+compile_error!("only from 1.3 on something is copied ahead");
 
 const fn minors(minor_min: u16, minor_max: u16) -> AbiRange {
     AbiRange { minor_min, minor_max, ..AbiRange::CURRENT }
@@ -36,7 +40,8 @@ pub(crate) const MINORS: AbiRange = match () {
     () if cfg!(payload_abi = "1") => minors(1, 1),
     () if cfg!(payload_abi = "2") => minors(2, 2),
     () if cfg!(payload_abi = "3") => minors(2, 3),
-    () => minors(3, 3),
+    () if cfg!(payload_abi = "4") => minors(3, 4),
+    () => minors(4, 4),
 };
 
 /// The capabilities that this build offers.
@@ -51,7 +56,7 @@ pub(crate) struct Spec {
     /// What the tree's own version of the interface has.
     spec: DeviceSpec,
     /// A field that only a later version has: no Atom of this tree may look at it.
-    #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+    #[cfg(any(payload_abi = "4", payload_abi = "5"))]
     later: u64,
 }
 
@@ -67,7 +72,7 @@ impl Spec {
     pub(crate) const fn new(spec: &DeviceSpec) -> Self {
         Self {
             spec: DeviceSpec { size: Self::BYTES, ..*spec },
-            #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+            #[cfg(any(payload_abi = "4", payload_abi = "5"))]
             later: u64::MAX,
         }
     }
@@ -84,7 +89,7 @@ pub(crate) struct Table {
     /// What the tree's own version of the interface has.
     table: PayloadTable,
     /// An operation that only a later version has: no Atom of this tree may call it.
-    #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+    #[cfg(any(payload_abi = "4", payload_abi = "5"))]
     later: Option<extern "C" fn() -> i32>,
 }
 
@@ -93,6 +98,7 @@ impl Table {
     pub(crate) const BYTES: u32 = match MINORS.minor_max {
         0 => PayloadTable::BYTES_1_0 as u32,
         1 => PayloadTable::BYTES_1_1 as u32,
+        2 => PayloadTable::BYTES_1_2 as u32,
         _ => size_of::<Self>() as u32,
     };
 
@@ -100,13 +106,13 @@ impl Table {
     pub(crate) const fn new(table: PayloadTable) -> Self {
         Self {
             table,
-            #[cfg(any(payload_abi = "3", payload_abi = "4"))]
+            #[cfg(any(payload_abi = "4", payload_abi = "5"))]
             later: Some(later),
         }
     }
 }
 
-#[cfg(any(payload_abi = "3", payload_abi = "4"))]
+#[cfg(any(payload_abi = "4", payload_abi = "5"))]
 extern "C" fn later() -> i32 {
     kernel::pr_err!("Atom called an operation of a later version of the interface\n");
     kernel::error::code::EINVAL.to_errno()

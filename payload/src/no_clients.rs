@@ -29,6 +29,10 @@ pub(crate) fn prepare() -> Result {
 
 pub(crate) fn unprepare() {}
 
+pub(crate) fn is_quiet() -> bool {
+    true
+}
+
 pub(crate) fn park() -> Result {
     Ok(())
 }

@@ -22,6 +22,8 @@ use kernel::prelude::*;
 use crate::abi::control::Blocker;
 use crate::abi::image::ImageError;
 use crate::abi::text::Text;
+#[cfg(payload_ahead)]
+use crate::ahead;
 use crate::carried;
 use crate::clients;
 use crate::fault::{Points, Variant};
@@ -48,6 +50,11 @@ pub(crate) fn prepare(volumes: &mut Volumes, devices: u32) -> Result {
 /// Inverse of [`prepare`].
 pub(crate) fn unprepare(volumes: &mut Volumes) {
     volumes.unprepare();
+    #[cfg(payload_ahead)]
+    if volumes.ahead {
+        volumes.clear();
+        Variant::unprepared();
+    }
     if volumes.count() == 0 {
         clients::unprepare();
     }
@@ -56,7 +63,12 @@ pub(crate) fn unprepare(volumes: &mut Volumes) {
 /// Bytes of the image as it would be now, or more than any image can have when the schema has no place for
 /// the volumes. No volume comes before *freeze*, because Atom forwards no command during a switch.
 pub(crate) fn bound(volumes: &Volumes, schema: u32) -> u64 {
-    let others = carried::bytes_in_image(&volumes.carried).saturating_add(Variant::image_bytes());
+    bound_of(volumes, schema, Variant::image_bytes())
+}
+
+/// The same with so many bytes of a variant's own records.
+pub(crate) fn bound_of(volumes: &Volumes, schema: u32, own: usize) -> u64 {
+    let others = carried::bytes_in_image(&volumes.carried).saturating_add(own);
     let Some(targets) = clients::image_bytes(volumes, schema) else {
         return u64::MAX;
     };
@@ -64,13 +76,32 @@ pub(crate) fn bound(volumes: &Volumes, schema: u32) -> u64 {
     image_bytes(schema, volumes.count()).map_or(0, |bytes| bytes.saturating_add(others) as u64)
 }
 
-/// Writes the image, and changes nothing. Returns the bytes used; with `ENOSPC`, the bytes needed.
-pub(crate) fn freeze(
+/// What of the volumes is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of them.
+    Whole,
+    /// The same, and a difference will follow.
+    #[cfg(payload_ahead)]
+    Copy,
+    /// Those that may have changed since they were copied.
+    #[cfg(payload_ahead)]
+    Difference,
+}
+
+/// Writes the image, and changes nothing. Returns the bytes used; on an error also the bytes needed, for `ENOSPC`.
+///
+/// With `pause` I/O is held, and nothing runs afterwards until [`thaw`]. Without it volumes are served, and what may be
+/// different a moment later is left out of the image.
+// One piece of code for both, so that what runs in the pause has run before it.
+#[inline(never)]
+pub(crate) fn write(
     volumes: &Volumes,
     schema: u32,
     buffer: &mut [u8],
+    extent: Extent,
+    pause: bool,
 ) -> Result<u64, (Error, u64)> {
-    Variant::freezing().map_err(|error| (error, 0))?;
     let range = identity::SCHEMA;
     if !(range.write_min..=range.write_max).contains(&schema) {
         return Err((EINVAL, 0));
@@ -78,16 +109,35 @@ pub(crate) fn freeze(
     if clients::image_bytes(volumes, schema).is_none() {
         return Err((EINVAL, 0));
     }
-    let parked = points::FREEZE_PARK.meet().and_then(|()| clients::park());
-    parked.map_err(|error| (error, 0))?;
-    let exported = export(volumes, schema, buffer, true).map_err(|error| match error {
+    if pause {
+        points::FREEZE_PARK.meet().map_err(|error| (error, 0))?;
+    }
+    let quiet = clients::is_quiet();
+    if pause && !quiet {
+        clients::park().map_err(|error| (error, 0))?;
+    }
+    let exported = export(volumes, schema, buffer, pause || quiet, extent);
+    let written = exported.map_err(|error| match error {
         ImageError::NoRoom => (ENOSPC, bound(volumes, schema)),
         _ => (EINVAL, 0),
     });
-    let written = exported.and_then(|used| {
-        points::FREEZE_IMAGE.meet_with(buffer).map_err(|error| (error, 0)).map(|()| used)
-    });
-    written.inspect_err(|_| clients::unpark())
+    if written.is_err() && pause {
+        clients::unpark();
+    }
+    written
+}
+
+/// Writes the image in the pause.
+pub(crate) fn freeze(
+    volumes: &Volumes,
+    schema: u32,
+    buffer: &mut [u8],
+    extent: Extent,
+) -> Result<u64, (Error, u64)> {
+    Variant::freezing().map_err(|error| (error, 0))?;
+    let used = write(volumes, schema, buffer, extent, true)?;
+    let spoiled = points::FREEZE_IMAGE.meet_with(buffer).map_err(|error| (error, 0));
+    spoiled.map(|()| used).inspect_err(|_| clients::unpark())
 }
 
 /// Inverse of [`freeze`].
@@ -126,16 +176,32 @@ fn export(
     schema: u32,
     buffer: &mut [u8],
     parked: bool,
+    extent: Extent,
 ) -> Result<u64, ImageError> {
-    let producer = Text::new(identity::VERSION);
-    let count = volumes.count();
-    let mut image = Export::new(buffer, &producer, schema, count, volumes.next_serial)?;
+    let (producer, serial) = (Text::new(identity::VERSION), volumes.next_serial);
+    let mut image = match extent {
+        #[cfg(payload_ahead)]
+        Extent::Difference => Export::of_some(buffer, &producer, schema, serial)?,
+        _ => Export::new(buffer, &producer, schema, volumes.count(), serial)?,
+    };
     let mut memory = clients::Memory::new(volumes).map_err(|_| ImageError::NoRoom)?;
     volumes.try_each(0, |volume| {
-        image.volume(&volume.describe(), volume.counts())?;
+        // Before what they count, so that what is served meanwhile is found to be missing here later.
+        let counts = volume.counts();
+        #[cfg(payload_ahead)]
+        match extent {
+            Extent::Whole => {}
+            Extent::Difference if !volume.has_changed(&counts) => return Ok(()),
+            Extent::Copy | Extent::Difference => volume.note_copy(&counts),
+        }
+        image.volume(&volume.describe(), counts)?;
         clients::export(volume, &mut image, &mut memory, parked)
     })?;
-    Variant::export(&mut image)?;
+    match extent {
+        #[cfg(payload_ahead)]
+        Extent::Difference => Variant::export_difference(&mut image)?,
+        _ => Variant::export(&mut image)?,
+    }
     carried::unpack(&volumes.carried)?.try_for_each(|record| image.other(&record))?;
     image.finish().map(|bytes| bytes as u64)
 }
@@ -162,7 +228,7 @@ fn try_checkpoint(volumes: &Volumes, schema: u32) -> Result {
     points::CHECKPOINT_WRITE.meet()?;
     let bytes = usize::try_from(bound(volumes, schema)).map_err(|_| EINVAL)?;
     let mut buffer = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
-    let used = export(volumes, schema, &mut buffer, false).map_err(|_| EINVAL)?;
+    let used = export(volumes, schema, &mut buffer, false, Extent::Whole).map_err(|_| EINVAL)?;
     let used = usize::try_from(used).map_err(|_| EINVAL)?;
     sys::checkpoint(buffer.get(..used).ok_or(EINVAL)?)
 }
@@ -171,23 +237,43 @@ fn try_checkpoint(volumes: &Volumes, schema: u32) -> Result {
 #[cfg(payload_abi = "0")]
 pub(crate) fn checkpoint(_volumes: &Volumes) {}
 
+/// What an image is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageKind {
+    /// The volumes as they are.
+    Whole,
+    /// The volumes as they were when it was left; devices and preserved objects are as they are now.
+    #[cfg(not(payload_abi = "0"))]
+    Checkpoint,
+    /// What differs from what was adopted ahead.
+    #[cfg(payload_ahead)]
+    Difference,
+}
+
 /// Takes over the volumes of `image`, or begins empty. On an error nothing is left of it.
 ///
-/// Of a `checkpoint` the volumes and devices are as they are now, and all counts are old.
+/// Of a checkpoint the volumes and devices are as they are now, and all counts are old.
 pub(crate) fn adopt(
     volumes: &mut Volumes,
     image: Option<&[u8]>,
     epoch: u64,
-    checkpoint: bool,
+    kind: ImageKind,
 ) -> Result {
-    if volumes.count() != 0 {
+    #[cfg(payload_ahead)]
+    let ahead = volumes.ahead;
+    #[cfg(not(payload_ahead))]
+    let ahead = false;
+    if !ahead && volumes.count() != 0 {
         // It would be live already.
         return Err(EBUSY);
     }
-    let pages = if checkpoint { Pages::Recounted } else { Pages::Claimed };
-    let adopted = match image {
-        Some(image) => import(volumes, image, pages),
-        None => Variant::adopted(None),
+    let adopted = match (image, kind) {
+        #[cfg(payload_ahead)]
+        (Some(image), ImageKind::Difference) => ahead::adopt(volumes, image),
+        #[cfg(not(payload_abi = "0"))]
+        (Some(image), ImageKind::Checkpoint) => import(volumes, image, Pages::Recounted),
+        (Some(image), ImageKind::Whole) => import(volumes, image, Pages::Claimed),
+        (None, _) => Variant::adopted(None),
     };
     volumes.unprepare();
     match adopted {

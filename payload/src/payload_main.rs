@@ -47,6 +47,8 @@ mod abi;
 // What the host has as well is public there, and each version uses its own part of it.
 #[allow(dead_code, unreachable_pub)]
 mod answers;
+#[cfg(payload_ahead)]
+mod ahead;
 #[cfg(payload_client)]
 #[allow(clippy::result_large_err, reason = "it has its text; only commands meet it")]
 mod bdev;
@@ -87,6 +89,8 @@ mod identity;
 mod inject;
 #[cfg(payload_fault = "keeper")]
 mod keeper;
+#[cfg(payload_fault = "large")]
+mod large;
 #[allow(dead_code, unreachable_pub)]
 mod latency;
 #[allow(dead_code, unreachable_pub)]

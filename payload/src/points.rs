@@ -19,6 +19,15 @@ failpoints! {
     UNPREPARE_BEGIN = "payload.unprepare.begin": Error | Delay | Hang | Oops;
     /// *image_bytes* begins.
     IMAGE_BYTES_BEGIN = "payload.image_bytes.begin": Error | Delay | Hang | Oops;
+    /// *copy_ahead* begins. The payload serves.
+    #[cfg(payload_ahead)]
+    COPY_BEGIN = "payload.copy.begin": Error | NoMemory | Delay | Hang | Oops;
+    /// A copy was written.
+    #[cfg(payload_ahead)]
+    COPY_IMAGE = "payload.copy.image": Error | NoMemory | Delay | Data;
+    /// *adopt_ahead* begins.
+    #[cfg(payload_ahead)]
+    AHEAD_BEGIN = "payload.ahead.begin": Error | NoMemory | Delay | Hang | Oops;
     /// *suspend* begins.
     SUSPEND_BEGIN = "payload.suspend.begin": Error | Delay | Hang | Oops;
     /// *freeze* begins.
@@ -94,6 +103,10 @@ impl Step {
             Self::Resume => &RESUME_BEGIN,
             Self::Revoke => &REVOKE_BEGIN,
             Self::Command => &COMMAND_BEGIN,
+            #[cfg(payload_ahead)]
+            Self::CopyAhead => &COPY_BEGIN,
+            #[cfg(payload_ahead)]
+            Self::AdoptAhead => &AHEAD_BEGIN,
         }
     }
 }

@@ -20,9 +20,10 @@
 //!  12 SHOW      name 64
 //!  13 RESIZE    name 64, then what it is to be made of
 //!  14 RECONNECT name 64, target u32 or all ones
+//!  15 FILL     pages u32                                  (variant large)
 //! ```
 //!
-//! What a volume is made of is in `spec.rs`. The last four need a payload with the client.
+//! What a volume is made of is in `spec.rs`. 11 to 14 need a payload with the client.
 //!
 //! The commands of the variants of the tests are refused by every other payload.
 //!
@@ -53,6 +54,7 @@ const COMPOSE: u32 = 11;
 const SHOW: u32 = 12;
 const RESIZE: u32 = 13;
 const RECONNECT: u32 = 14;
+const FILL: u32 = 15;
 
 /// The target of a command that is for all of them.
 pub const ALL_TARGETS: u32 = u32::MAX;
@@ -178,6 +180,11 @@ pub enum Command<'a> {
     },
     /// Variant keeper: has Atom release both.
     Drop,
+    /// Variant large: has so much state from now on.
+    Fill {
+        /// In units of 4 KiB.
+        pages: u32,
+    },
     /// Creates a volume over targets, and its device. Answer: [`Composed`](super::answers::Composed), or
     /// [`Refused`](super::answers::Refused), and then nothing is left of it.
     Compose(Compose<'a>),
@@ -246,6 +253,10 @@ impl<'a> Command<'a> {
                 out.put(&[&u32::from(*byte).to_le_bytes()])?;
             }
             Self::Drop => begin(DROP)?,
+            Self::Fill { pages } => {
+                begin(FILL)?;
+                out.put(&[&pages.to_le_bytes()])?;
+            }
             Self::Compose(compose) => {
                 begin(COMPOSE)?;
                 out.put(&[
@@ -298,6 +309,7 @@ impl<'a> Command<'a> {
                 byte: u8::try_from(fields.u32()?).map_err(|_| ProtocolError::Invalid("byte"))?,
             },
             DROP => Self::Drop,
+            FILL => Self::Fill { pages: fields.u32()? },
             COMPOSE => Self::Compose(Compose::decode(&mut fields)?),
             SHOW => Self::Show { name: decode_name(&mut fields)? },
             RESIZE => {

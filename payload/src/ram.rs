@@ -44,6 +44,12 @@ impl Ram {
         self.pages.load(Ordering::Relaxed)
     }
 
+    /// Learns how many pages the store has by now.
+    #[cfg(payload_ahead)]
+    pub(crate) fn set_pages(&self, pages: u64) {
+        self.pages.store(pages, Ordering::Relaxed);
+    }
+
     /// Carries out a request and returns its status, `RESOURCE` when memory is short now: what has been
     /// written until then is written again with the next try. Does not sleep.
     #[inline]

@@ -4,6 +4,8 @@
 
 use core::sync::atomic::AtomicU64;
 
+#[cfg(payload_ahead)]
+use super::clear;
 use super::{add, read};
 use crate::abi::request::op;
 use crate::counts::{Counts, Counts1};
@@ -23,6 +25,12 @@ impl Shard {
             op::WRITE | op::DISCARD | op::WRITE_ZEROES => add(&self.writes, 1),
             _ => {}
         }
+    }
+
+    #[cfg(payload_ahead)]
+    pub(super) fn clear(&self) {
+        clear(&self.reads);
+        clear(&self.writes);
     }
 
     pub(super) fn load(&self, counts: Counts) {

@@ -4,6 +4,8 @@
 
 use core::sync::atomic::AtomicU64;
 
+#[cfg(payload_ahead)]
+use super::clear;
 use super::{add, read, OpShard};
 use crate::counts::{cell, class, Counts, Counts3, CELLS};
 
@@ -23,6 +25,12 @@ impl Shard {
         if failed {
             add(&self.errors, 1);
         }
+    }
+
+    #[cfg(payload_ahead)]
+    pub(super) fn clear(&self) {
+        self.cells.iter().for_each(OpShard::clear);
+        clear(&self.errors);
     }
 
     pub(super) fn load(&self, counts: Counts) {

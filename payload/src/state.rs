@@ -25,7 +25,7 @@ use core::fmt;
 
 use super::abi::image::{
     record_bytes, Fields, Image, ImageError, Record, Records, Writer, HEADER_BYTES, MANDATORY,
-    TRAILER_BYTES,
+    RECORD_HEADER_BYTES, TRAILER_BYTES,
 };
 use super::abi::text::Text;
 use super::abi::version::SchemaRange;
@@ -138,6 +138,8 @@ pub fn composed_bytes(made: &Made<'_>, nbd_bytes: usize) -> usize {
 pub struct Export<'a> {
     writer: Writer<'a>,
     schema: u32,
+    /// How many volumes there were, where it is not known before.
+    counted: Option<u32>,
 }
 
 impl<'a> Export<'a> {
@@ -153,12 +155,24 @@ impl<'a> Export<'a> {
         let mut writer = Writer::new(buffer, producer, schema)?;
         let parts: [&[u8]; 2] = [&count.to_le_bytes(), &next_serial.to_le_bytes()];
         writer.record(KEY_TABLE, TABLE_VERSION, MANDATORY, &parts)?;
-        Ok(Self { writer, schema })
+        Ok(Self { writer, schema, counted: None })
+    }
+
+    /// The same for some of the volumes: as many as will be added.
+    pub fn of_some(
+        buffer: &'a mut [u8],
+        producer: &Text,
+        schema: u32,
+        next_serial: u32,
+    ) -> Result<Self, ImageError> {
+        let export = Self::new(buffer, producer, schema, 0, next_serial)?;
+        Ok(Self { counted: Some(0), ..export })
     }
 
     /// Adds a volume. They come in ascending order of their places.
     pub fn volume(&mut self, volume: &Description, counts: Counts) -> Result<(), ImageError> {
         let writer = &mut self.writer;
+        self.counted = self.counted.map(|counted| counted.saturating_add(1));
         volume.encode(|parts| writer.record(KEY_VOLUME, VOLUME_VERSION, MANDATORY, parts))?;
         let id = volume.id.to_u64().to_le_bytes();
         match self.schema {
@@ -242,7 +256,12 @@ impl<'a> Export<'a> {
     }
 
     /// Completes the image and returns its length.
-    pub fn finish(self) -> Result<usize, ImageError> {
+    pub fn finish(mut self) -> Result<usize, ImageError> {
+        if let Some(counted) = self.counted {
+            // The table is the first record, and the number its first field.
+            let at = HEADER_BYTES + RECORD_HEADER_BYTES;
+            self.writer.overwrite(at, &counted.to_le_bytes())?;
+        }
         self.writer.finish()
     }
 }

@@ -30,6 +30,11 @@ fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
+#[cfg(payload_ahead)]
+fn clear(counter: &AtomicU64) {
+    counter.store(0, Ordering::Relaxed);
+}
+
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
@@ -50,6 +55,12 @@ impl OpShard {
         if code != op::FLUSH {
             add(&self.bytes, bytes.into());
         }
+    }
+
+    #[cfg(payload_ahead)]
+    fn clear(&self) {
+        clear(&self.ios);
+        clear(&self.bytes);
     }
 
     fn load(&self, counts: OpCounts) {
@@ -81,6 +92,15 @@ impl Statistics {
     /// Takes over what was counted before.
     pub(crate) fn load(&self, counts: Counts) {
         if let Some(shard) = self.shards.first() {
+            shard.load(counts);
+        }
+    }
+
+    /// The same anew, when nothing has been counted since.
+    #[cfg(payload_ahead)]
+    pub(crate) fn reload(&self, counts: Counts) {
+        if let Some(shard) = self.shards.first() {
+            shard.clear();
             shard.load(counts);
         }
     }

@@ -13,16 +13,21 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 
 use crate::abi::request::{status, Request};
+#[cfg(payload_ahead)]
+use crate::abi::table::freeze_flags;
 use crate::abi::table::{AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs};
 use crate::fault::{Points, Step, Variant};
 #[cfg(payload_client)]
 use crate::flight::Flight;
 use crate::level::Table;
+use crate::ops::{Extent, ImageKind};
 use crate::pages::Io;
 use crate::shape::MAX_VOLUMES;
 use crate::sys::{self, with, Registration};
 use crate::volume::NotServed;
 use crate::volumes::Volumes;
+#[cfg(payload_ahead)]
+use crate::ahead;
 use crate::{commands, identity, ops, points};
 
 #[cfg(not(payload_abi = "0"))]
@@ -76,6 +81,14 @@ static TABLE: Table = Table::new(PayloadTable {
     commit: Some(commit),
     #[cfg(not(payload_client))]
     commit: None,
+    #[cfg(payload_ahead)]
+    copy_ahead: Some(copy_ahead),
+    #[cfg(payload_ahead)]
+    adopt_ahead: Some(adopt_ahead),
+    #[cfg(not(payload_ahead))]
+    copy_ahead: None,
+    #[cfg(not(payload_ahead))]
+    adopt_ahead: None,
     // Behind the table's stated size, where Atom must not look.
     #[cfg(payload_abi = "0")]
     suspend: None,
@@ -190,9 +203,10 @@ unsafe extern "C" fn freeze(args: *mut FreezeArgs) -> i32 {
     let args = unsafe { &mut *args };
     // SAFETY: *Call*: the buffer is the payload's alone until it returns.
     let buffer = unsafe { bytes_mut(args.buffer, args.capacity) };
+    let (schema, extent) = (args.schema, extent(args));
     let outcome = buffer
         .and_then(|buffer| {
-            locked(Step::Freeze, |volumes| ops::freeze(volumes, args.schema, buffer))
+            locked(Step::Freeze, |volumes| ops::freeze(volumes, schema, buffer, extent))
         })
         .unwrap_or_else(|error| Err((error, 0)));
     match outcome {
@@ -205,6 +219,69 @@ unsafe extern "C" fn freeze(args: *mut FreezeArgs) -> i32 {
             error.to_errno()
         }
     }
+}
+
+/// What *freeze* is to write.
+#[cfg(payload_ahead)]
+fn extent(args: &FreezeArgs) -> Extent {
+    // An Atom that has no copies has shorter arguments.
+    match is_difference(args) {
+        true => Extent::Difference,
+        false => Extent::Whole,
+    }
+}
+
+#[cfg(not(payload_ahead))]
+fn extent(_args: &FreezeArgs) -> Extent {
+    Extent::Whole
+}
+
+/// *copy_ahead*: exports the volumes while they are served.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::copy_ahead`.
+#[cfg(payload_ahead)]
+unsafe extern "C" fn copy_ahead(args: *mut FreezeArgs) -> i32 {
+    // SAFETY: *Call*: the arguments are the payload's alone until it returns.
+    let args = unsafe { &mut *args };
+    // SAFETY: *Call*: the buffer is the payload's alone until it returns.
+    let buffer = unsafe { bytes_mut(args.buffer, args.capacity) };
+    let outcome = buffer
+        .and_then(|buffer| {
+            locked(Step::CopyAhead, |volumes| {
+                ahead::copy(volumes, args.schema, buffer, is_difference(args))
+            })
+        })
+        .unwrap_or_else(|error| Err((error, 0)));
+    match outcome {
+        Ok((used, difference)) => {
+            (args.used, args.delta_bytes) = (used, difference);
+            0
+        }
+        Err((error, needed)) => {
+            args.used = needed;
+            error.to_errno()
+        }
+    }
+}
+
+/// *adopt_ahead*: imports what *copy_ahead* has exported.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::adopt_ahead`.
+#[cfg(payload_ahead)]
+unsafe extern "C" fn adopt_ahead(args: *const AdoptArgs) -> i32 {
+    // SAFETY: *Call*: an Atom that calls this has the whole structure.
+    let args = unsafe { &*args };
+    // SAFETY: *Call*: the image stays as it is until the operation returns.
+    let image = unsafe { bytes(args.image, args.image_bytes) };
+    let difference = args.flags & adopt_flags::DELTA != 0;
+    let outcome = image.and_then(|image| {
+        locked(Step::AdoptAhead, |volumes| ahead::adopt_ahead(volumes, image, difference))
+    });
+    errno(outcome.and_then(|done| done))
 }
 
 /// *thaw*: what *freeze* has stopped begins again.
@@ -226,35 +303,48 @@ unsafe extern "C" fn adopt(args: *const AdoptArgs) -> i32 {
     let (image, image_bytes, epoch) =
         unsafe { ((*args).image, (*args).image_bytes, (*args).epoch) };
     // SAFETY: *Call*.
-    let checkpoint = unsafe { is_checkpoint(args) };
+    let kind = unsafe { image_kind(args) };
     // SAFETY: *Call*: the image stays as it is until the operation returns.
     let outcome = unsafe { bytes(image, image_bytes) }.and_then(|content| {
         let content = (!image.is_null()).then_some(content);
-        locked(Step::Adopt, |volumes| ops::adopt(volumes, content, epoch, checkpoint))
+        locked(Step::Adopt, |volumes| ops::adopt(volumes, content, epoch, kind))
     });
     errno(outcome.and_then(|done| done))
 }
 
-/// Whether the image is older than the moment in which the payload that wrote it was cut off.
+/// What the image is of.
 ///
 /// # Safety
 ///
 /// The arguments must be as long as they say.
 #[cfg(not(payload_abi = "0"))]
-unsafe fn is_checkpoint(args: *const AdoptArgs) -> bool {
+unsafe fn image_kind(args: *const AdoptArgs) -> ImageKind {
     const END: usize = core::mem::offset_of!(AdoptArgs, flags) + core::mem::size_of::<u32>();
     // SAFETY: By the contract of this function; the flags are read only when they are there.
-    unsafe { (*args).size as usize >= END && (*args).flags & adopt_flags::CHECKPOINT != 0 }
+    let flags = unsafe { if (*args).size as usize >= END { (*args).flags } else { 0 } };
+    match flags {
+        #[cfg(payload_ahead)]
+        _ if flags & adopt_flags::DELTA != 0 => ImageKind::Difference,
+        _ if flags & adopt_flags::CHECKPOINT != 0 => ImageKind::Checkpoint,
+        _ => ImageKind::Whole,
+    }
 }
 
-/// There are no checkpoints in 1.0.
+/// There is only one kind in 1.0.
 ///
 /// # Safety
 ///
 /// None.
 #[cfg(payload_abi = "0")]
-unsafe fn is_checkpoint(_args: *const AdoptArgs) -> bool {
-    false
+unsafe fn image_kind(_args: *const AdoptArgs) -> ImageKind {
+    ImageKind::Whole
+}
+
+/// Whether only a difference is to be written.
+#[cfg(payload_ahead)]
+fn is_difference(args: &FreezeArgs) -> bool {
+    const END: usize = core::mem::offset_of!(FreezeArgs, flags) + core::mem::size_of::<u32>();
+    args.size as usize >= END && args.flags & freeze_flags::DELTA != 0
 }
 
 /// *abandon*: drops the volumes.

@@ -4,6 +4,8 @@
 
 #[cfg(payload_client)]
 use core::ptr::NonNull;
+#[cfg(payload_ahead)]
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::prelude::*;
@@ -69,6 +71,9 @@ pub(crate) struct Volume {
     name: Text,
     backend: Backend,
     statistics: Statistics,
+    /// What its counts had grown to when it was copied last.
+    #[cfg(payload_ahead)]
+    copied: AtomicU64,
 }
 
 impl Volume {
@@ -116,6 +121,8 @@ impl Volume {
             name: description.name,
             backend,
             statistics: blank.statistics,
+            #[cfg(payload_ahead)]
+            copied: AtomicU64::new(0),
         };
         KBox::write(blank.memory, volume)
     }
@@ -188,6 +195,37 @@ impl Volume {
             return composed.statistics().sum();
         }
         self.statistics.sum()
+    }
+
+    /// Notes that it is being copied with these counts, which were read before anything else of it.
+    #[cfg(payload_ahead)]
+    pub(crate) fn note_copy(&self, counts: &Counts) {
+        self.copied.store(counts.grown(), Ordering::Relaxed);
+    }
+
+    /// Whether it may be another one than the one that was copied last. Of a volume over targets more changes than
+    /// is counted here.
+    #[cfg(payload_ahead)]
+    pub(crate) fn has_changed(&self, counts: &Counts) -> bool {
+        #[cfg(payload_client)]
+        if self.composed().is_some() {
+            return true;
+        }
+        self.copied.load(Ordering::Relaxed) != counts.grown()
+    }
+
+    /// Brings a volume that serves nobody yet to a later state of the same volume. `EINVAL` for another one.
+    #[cfg(payload_ahead)]
+    pub(crate) fn catch_up(&self, description: &Description, counts: Counts) -> Result {
+        let now = Description { pages: description.pages, ..self.describe() };
+        if now != *description {
+            return Err(EINVAL);
+        }
+        if let Backend::Ram(ram) = &self.backend {
+            ram.set_pages(description.pages);
+        }
+        self.statistics.reload(counts);
+        Ok(())
     }
 
     /// The targets that it has.

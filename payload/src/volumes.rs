@@ -26,12 +26,22 @@ pub(crate) struct Volumes {
     pub(crate) next_serial: u32,
     /// Records of the last image that this version does not know, packed.
     pub(crate) carried: KVec<u8>,
+    /// Volumes were adopted ahead, and another payload serves them.
+    #[cfg(payload_ahead)]
+    pub(crate) ahead: bool,
 }
 
 impl Volumes {
     /// As it is when the module is loaded.
     pub(crate) const fn new() -> Self {
-        Self { prepared: KVec::new(), end: 0, next_serial: 1, carried: KVec::new() }
+        Self {
+            prepared: KVec::new(),
+            end: 0,
+            next_serial: 1,
+            carried: KVec::new(),
+            #[cfg(payload_ahead)]
+            ahead: false,
+        }
     }
 
     /// Gets memory for so many volumes. May sleep.
@@ -74,6 +84,10 @@ impl Volumes {
         self.end = 0;
         self.next_serial = 1;
         self.carried = KVec::new();
+        #[cfg(payload_ahead)]
+        {
+            self.ahead = false;
+        }
     }
 
     /// Takes the records of an image that this version does not know, to be written again. May sleep.

@@ -83,6 +83,8 @@ static TABLE: Table = Table(PayloadTable {
     explain: None,
     timeout: None,
     commit: None,
+    copy_ahead: None,
+    adopt_ahead: None,
 });
 
 // SAFETY, of all below: Atom calls them with arguments that are valid for the call.

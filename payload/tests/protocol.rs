@@ -33,6 +33,7 @@ fn commands() -> impl Strategy<Value = Command<'static>> {
             .prop_map(|(path, port)| Command::Keep { path: Text::new(&path), port }),
         any::<u8>().prop_map(|byte| Command::Probe { byte }),
         Just(Command::Drop),
+        any::<u32>().prop_map(|pages| Command::Fill { pages }),
     ]
 }
 
@@ -169,7 +170,7 @@ fn an_empty_answer_says_only_that_it_is_done() {
 fn another_version_and_an_unknown_number_are_told_apart() {
     let bytes = |number: u32, version: u32| [number.to_le_bytes(), version.to_le_bytes()].concat();
     assert_eq!(Command::decode(&bytes(5, 2)), Err(ProtocolError::Version(2)));
-    assert_eq!(Command::decode(&bytes(15, 1)), Err(ProtocolError::UnknownCommand(15)));
+    assert_eq!(Command::decode(&bytes(99, 1)), Err(ProtocolError::UnknownCommand(99)));
     assert_eq!(Command::decode(&bytes(5, 1)), Ok(Command::Release));
 }
 

@@ -35,6 +35,11 @@ pub fn drop_kept(control: &Control) -> Result<()> {
     decode_done(&send(control, &Command::Drop)?).map_err(garbled)
 }
 
+/// Variant large: has so much state from now on, in units of 4 KiB.
+pub fn fill(control: &Control, pages: u32) -> Result<()> {
+    decode_done(&send(control, &Command::Fill { pages })?).map_err(garbled)
+}
+
 /// The template: any command creates its device, or removes it.
 pub fn toggle(control: &Control) -> Result<()> {
     Ok(control.command(&[]).map(drop)?)

@@ -95,6 +95,11 @@ pub(crate) fn suspend() {
     poller::each_target(Target::suspend);
 }
 
+/// Whether the threads have no connections. Only while no targets come.
+pub(crate) fn is_quiet() -> bool {
+    poller::are_idle()
+}
+
 /// Has the threads let go of every socket. The gates are closed. Sleeps. Errors: `ETIMEDOUT`, and they go on.
 pub(crate) fn park() -> Result {
     poller::park()

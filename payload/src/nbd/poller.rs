@@ -46,6 +46,9 @@ pub(super) struct Poller {
     asked: AtomicU32,
     /// The last of these that it has done.
     done: AtomicU32,
+    /// Whether it has connections, as of change `seen` of the targets.
+    busy: AtomicBool,
+    seen: AtomicU32,
 }
 
 static POLLERS: [Poller; MOST] = [Poller::new(0), Poller::new(1), Poller::new(2), Poller::new(3)];
@@ -70,7 +73,24 @@ impl Poller {
             woken: AtomicBool::new(false),
             asked: AtomicU32::new(0),
             done: AtomicU32::new(0),
+            busy: AtomicBool::new(false),
+            seen: AtomicU32::new(0),
         }
+    }
+
+    /// Whether it has nothing to let go of, and so need not be waited for. Only while no targets come.
+    fn is_idle(&self) -> bool {
+        let current = self.seen.load(Ordering::SeqCst) == CHANGES.load(Ordering::SeqCst);
+        current && !self.busy.load(Ordering::SeqCst)
+    }
+
+    /// Tells what it has by now.
+    fn tell(&self, known: &Known) {
+        let mut busy = false;
+        known.each(self.index, |_, _| busy = true);
+        // In this order: who sees the change sees what it is about.
+        self.busy.store(busy, Ordering::SeqCst);
+        self.seen.store(known.change, Ordering::SeqCst);
     }
 
     /// Wakes the thread, if there is one. Any context. Who finds word left before has nothing to do: the thread takes
@@ -83,6 +103,14 @@ impl Poller {
         if !task.is_null() {
             // SAFETY: *Thread*.
             unsafe { bindings::wake_up_process(task) };
+        }
+    }
+
+    /// Asks it to park or to go on, if it was not asked for that last. Only one task is here at a time.
+    fn ask(&self, parks: bool) {
+        if is_park(self.asked.load(Ordering::SeqCst)) != parks {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.wake();
         }
     }
 
@@ -117,6 +145,7 @@ impl Poller {
             let asked = self.asked.load(Ordering::SeqCst);
             // What could not be looked at now is looked at soon.
             let mut due = if known.refresh() { None } else { Some(now_ns()) };
+            self.tell(&known);
             let parks = is_park(asked);
             if parks != is_park(done) {
                 known.each(self.index, |target, connection| target.silence(connection, parks));
@@ -212,6 +241,8 @@ pub(super) fn start() -> Result {
         poller.woken.store(false, Ordering::SeqCst);
         poller.asked.store(0, Ordering::SeqCst);
         poller.done.store(0, Ordering::SeqCst);
+        poller.busy.store(false, Ordering::SeqCst);
+        poller.seen.store(CHANGES.load(Ordering::SeqCst), Ordering::SeqCst);
         // SAFETY: The poller is a static, and the format fits its argument.
         let task = from_err_ptr(unsafe {
             bindings::kthread_create_on_node(
@@ -289,13 +320,21 @@ pub(super) fn each_target(mut visit: impl FnMut(&Target)) {
     }
 }
 
+/// Whether no poller has a connection. Only while no targets come.
+pub(super) fn are_idle() -> bool {
+    running().all(Poller::is_idle)
+}
+
 /// Has all pollers let go of every socket, and waits until they have. Sleeps. Errors: `ETIMEDOUT`, and they run on.
+///
+/// One without a connection is neither asked nor waited for: on a busy machine it would have to wait for its turn.
 pub(super) fn park() -> Result {
-    set(true);
+    running().filter(|poller| !poller.is_idle()).for_each(|poller| poller.ask(true));
     for _ in 0..PARK_ROUNDS {
         // What was asked for before, and perhaps not done yet, does not count.
         let has_parked = |poller: &Poller| {
-            poller.done.load(Ordering::SeqCst) == poller.asked.load(Ordering::SeqCst)
+            let asked = poller.asked.load(Ordering::SeqCst);
+            !is_park(asked) || poller.done.load(Ordering::SeqCst) == asked
         };
         if running().all(has_parked) {
             return Ok(());
@@ -308,17 +347,7 @@ pub(super) fn park() -> Result {
 
 /// Inverse of [`park`].
 pub(super) fn unpark() {
-    set(false);
-}
-
-fn set(parks: bool) {
-    for poller in running() {
-        // Only one task is here at a time.
-        if is_park(poller.asked.load(Ordering::SeqCst)) != parks {
-            poller.asked.fetch_add(1, Ordering::SeqCst);
-        }
-        poller.wake();
-    }
+    running().for_each(|poller| poller.ask(false));
 }
 
 /// Whether a poller that was asked so often is to park.

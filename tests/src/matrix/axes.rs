@@ -122,6 +122,8 @@ const STEPS: &[(&str, &str)] = &[
     ("atom.switch.open", "open"),
     ("atom.switch.abandon", "release"),
     ("atom.image.room", "prepare"),
+    ("atom.image.difference", "copy"),
+    ("payload.ahead", "copy"),
     ("atom.image", "freeze"),
     ("atom.object", "keep"),
     ("atom.watch", "undo"),
@@ -173,6 +175,7 @@ impl Fault {
         const CANDIDATE: &[&str] = &[
             "payload.prepare",
             "payload.unprepare",
+            "payload.ahead",
             "payload.adopt",
             "payload.resume",
             "payload.target",

@@ -64,6 +64,17 @@ pub const ALL: &[Rule] = &[
         },
     },
     Rule {
+        name: "nothing ahead",
+        why: "in a cold upgrade nobody is there yet that could read a copy",
+        applies: |cell| {
+            cell.way == Way::Cold
+                && (at(cell, "atom.switch.copy")
+                    || at(cell, "atom.image.difference")
+                    || at(cell, "payload.copy")
+                    || at(cell, "payload.ahead"))
+        },
+    },
+    Rule {
         name: "comes in the pause",
         why: "in a cold upgrade the candidate is loaded within the pause, and its points cannot be set before",
         applies: |cell| cell.way == Way::Cold && cell.fault.is_of_candidate(),

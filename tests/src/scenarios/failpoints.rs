@@ -260,7 +260,7 @@ impl Bench {
         if way == Way::Undone {
             // Nothing but the way back is what is looked at.
             let (module, once) = (module(self.new), Trigger::Next(1));
-            failpoint::arm(&module, "payload.adopt.bind", failpoint::of(Kind::Error), once)?;
+            failpoint::arm(&module, "payload.adopt.begin", failpoint::of(Kind::Error), once)?;
         }
         if way == Way::Reissued {
             self.server.freeze()?;

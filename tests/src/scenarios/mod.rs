@@ -6,6 +6,7 @@
 //! to `expected_log`, or the scenario fails for it.
 
 mod across;
+mod ahead;
 mod assembled;
 mod busy;
 mod changes;

@@ -2,13 +2,13 @@
 //! The list of scenarios.
 
 use super::{
-    across, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors, failpoints,
-    faults, forced, guest, half_adopted, handles, hostile, kernel_faults, large_discard,
-    live_too_early, living, long_soak, machine, mixed, network, nobody, node, packages, pause,
-    preserved, reboots, recover, refusals, root, root_disk, saturated_queue, semantics, sequences,
-    shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck, timers, tool,
-    tool_failpoints, upgrades, versions, volumes, walk, Kernel, Machine, Power, Scenario, Tools,
-    LARGE, PLAIN,
+    across, ahead, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors,
+    failpoints, faults, forced, guest, half_adopted, handles, hostile, kernel_faults,
+    large_discard, live_too_early, living, long_soak, machine, mixed, network, nobody, node,
+    packages, pause, preserved, reboots, recover, refusals, root, root_disk, saturated_queue,
+    semantics, sequences, shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck,
+    timers, tool, tool_failpoints, upgrades, versions, volumes, walk, Kernel, Machine, Power,
+    Scenario, Tools, LARGE, PLAIN,
 };
 use crate::soak::mix::DISKS_MIB;
 
@@ -530,6 +530,22 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 60,
         run: versions::records_that_a_payload_does_not_know_survive_it,
+    },
+    Scenario {
+        name: "what_is_counted_while_state_is_copied_is_not_lost",
+        what: "State is copied while it changes: after many upgrades each volume has counted what the block layer has.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: ahead::what_is_counted_while_state_is_copied_is_not_lost,
+    },
+    Scenario {
+        name: "a_large_state_comes_whole_to_the_next_payload",
+        what: "State of which a part changes with each upgrade comes whole, warm, cold, and when nobody can be asked.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 120,
+        run: ahead::a_large_state_comes_whole_to_the_next_payload,
     },
     Scenario {
         name: "the_template_of_the_guide_can_be_upgraded",

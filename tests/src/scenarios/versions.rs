@@ -77,7 +77,7 @@ pub fn a_payload_of_an_older_or_newer_abi_works_where_the_ranges_meet(
         let report = site.try_upgrade(&site.file("9.0.0-abi-4"), mode, DEADLINE)?;
         let why = report.reason.clone().unwrap_or_default();
         ensure!(report.outcome == Outcome::Refused, "{report:?}");
-        ensure!(why.contains("Atom speaks up to .2, it needs at least .3"), "{why}");
+        ensure!(why.contains("Atom speaks up to .3, it needs at least .4"), "{why}");
         ensure!(site.live()? == "1.1.0", "{} serves", site.live()?);
     }
     context.step("Atom itself refuses it, and cannot be asked to go without an old one's image");

@@ -19,7 +19,6 @@ use crate::blank;
 use crate::drain::Drain;
 use crate::problem::{Problem, Result};
 use crate::sys::{self, Dialect, Exchanged};
-use crate::urgent::Urgent;
 
 /// How long a drain may take when nobody says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
@@ -181,7 +180,6 @@ impl Control {
             deadline_ns,
             report: Report::EMPTY,
         };
-        let _urgent = Urgent::enter();
         self.ask(what, command, wish).map(|answer| answer.report)
     }
 

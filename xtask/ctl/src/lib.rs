@@ -72,5 +72,4 @@ pub mod text;
 pub mod trace;
 pub mod uevents;
 pub mod upgrade;
-mod urgent;
 pub mod volume;

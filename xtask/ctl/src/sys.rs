@@ -134,15 +134,6 @@ pub(crate) fn set_io_flusher(on: bool) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Puts this thread into the lowest real-time class, or back among the ordinary ones.
-pub(crate) fn set_realtime(on: bool) -> Result<()> {
-    let (policy, priority) = if on { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: 0 is the calling thread, and the pointer is to a live structure that is only read.
-    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
-    Errno::result(result).map(drop)
-}
-
 /// Makes a process that has the memory of this one and none of its files but `word`, in a session of its own. It does
 /// `work`, writes to `word` what that returns, and ends; after `limit_s` seconds at the latest, unless it waits for a
 /// disk. Returns its number.
@@ -181,13 +172,6 @@ fn alone(word: &File, limit_s: u32) -> io::Result<File> {
         std::mem::forget((null, word));
         Ok(File::from_raw_fd(FIRST_FREE))
     }
-}
-
-/// Whether this thread is in a real-time class.
-#[cfg(test)]
-pub(crate) fn is_realtime() -> bool {
-    // SAFETY: 0 is the calling thread; the call has no other precondition.
-    unsafe { libc::sched_getscheduler(0) != libc::SCHED_OTHER }
 }
 
 #[cfg(test)]

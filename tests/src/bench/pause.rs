@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use atom_abi::control::phase;
 use atomctl::report::Mode;
 
 use super::peers::{Mapped, NullBlk, Ublk};
@@ -33,6 +34,24 @@ const RAM_MIB: u64 = 64;
 pub struct Took {
     pub pause: Duration,
     pub whole: Duration,
+    /// Parts of the pause, where they are known: microseconds.
+    pub phases: Vec<(Metric, f64)>,
+}
+
+impl Took {
+    /// Without the parts of the pause.
+    fn whole(pause: Duration, whole: Duration) -> Self {
+        Self { pause, whole, phases: Vec::new() }
+    }
+
+    /// Adds it to a round.
+    pub fn record(&self, rounds: &mut Rounds, setup: &str, subject: &str, at: Option<u64>) {
+        rounds.add(setup, subject, Metric::Pause, at, micros(self.pause));
+        rounds.add(setup, subject, Metric::Whole, at, micros(self.whole));
+        for (metric, value) in &self.phases {
+            rounds.add(setup, subject, *metric, at, *value);
+        }
+    }
 }
 
 /// Who changes.
@@ -69,10 +88,18 @@ impl Change for Upgrade<'_> {
 
 /// Upgrades to the other of the two.
 pub fn upgrade(site: &Site, mode: Mode) -> Result<Took> {
-    let to = if site.live()? == VERSIONS[0] { VERSIONS[1] } else { VERSIONS[0] };
+    upgrade_between(site, VERSIONS, mode)
+}
+
+/// The same with two others.
+pub fn upgrade_between(site: &Site, versions: [&str; 2], mode: Mode) -> Result<Took> {
+    let to = if site.live()? == versions[0] { versions[1] } else { versions[0] };
     let begun = Instant::now();
     let report = site.upgrade(to, mode)?;
-    Ok(Took { pause: Duration::from_micros(report.pause_us), whole: begun.elapsed() })
+    let (pause, whole) = (Duration::from_micros(report.pause_us), begun.elapsed());
+    let phase = |at: usize| report.phases_us.get(phase::NAMES[at]).unwrap_or(0) as f64;
+    let phases = Metric::PHASES.map(|(metric, at)| (metric, phase(at))).to_vec();
+    Ok(Took { pause, whole, phases })
 }
 
 impl Change for Mapped {
@@ -87,7 +114,7 @@ impl Change for Mapped {
     fn change(&mut self) -> Result<Took> {
         let begun = Instant::now();
         let pause = self.swap()?;
-        Ok(Took { pause, whole: begun.elapsed() })
+        Ok(Took::whole(pause, begun.elapsed()))
     }
 }
 
@@ -102,7 +129,7 @@ impl Change for Ublk {
 
     fn change(&mut self) -> Result<Took> {
         let pause = self.swap()?;
-        Ok(Took { pause, whole: pause })
+        Ok(Took::whole(pause, pause))
     }
 }
 
@@ -173,14 +200,9 @@ fn once(setup: &str, side: &mut dyn Change, rounds: &mut Rounds) -> Result<Trace
     let (took, seen) = application.around(|| side.change())?;
     application.stop()?;
     let gaps = seen.gaps;
-    for (metric, value) in [
-        (Metric::Pause, micros(took.pause)),
-        (Metric::Gap, gaps.with),
-        (Metric::QuietGap, gaps.without),
-        (Metric::Whole, micros(took.whole)),
-    ] {
-        rounds.add(setup, side.subject(), metric, None, value);
-    }
+    took.record(rounds, setup, side.subject(), None);
+    rounds.add(setup, side.subject(), Metric::Gap, None, gaps.with);
+    rounds.add(setup, side.subject(), Metric::QuietGap, None, gaps.without);
     let (setup, subject) = (setup.to_owned(), side.subject().to_owned());
     Ok(Trace { setup, subject, change: seen.change, reads: seen.reads })
 }
@@ -198,8 +220,7 @@ fn row(site: &Site, setup: &str, spec: Spec, count: usize, rounds: &mut Rounds) 
         } else {
             upgrade(site, Mode::Warm)?
         };
-        rounds.add(setup, OURS, Metric::Pause, None, micros(took.pause));
-        rounds.add(setup, OURS, Metric::Whole, None, micros(took.whole));
+        took.record(rounds, setup, OURS, None);
         if round % 50 == 49 {
             eprintln!("step: {setup}: {} of {count}", round + 1);
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! The suite *scale*: what grows with the number of devices, of open handles, and with the memory of a volume: the pause, the time
+//! The suite *scale*: what grows with the number of devices, of open handles, the memory of a volume, and the image: the pause, the time
 //! to make and to remove devices, and the kernel's memory for each.
 //!
 //! In each round each size comes once, so that what else the host does meets all of them.
@@ -9,25 +9,37 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use atomctl::report::Mode;
+use nix::sys::resource::{setrlimit, Resource};
 
+use super::pause::{self, VERSIONS};
 use super::series::{Metric, Rounds, Series, OURS};
 use super::window::micros;
 use super::{How, Wish};
 use crate::site::{Site, Spec};
+use crate::variant;
 
-/// The two payloads that take turns.
-const VERSIONS: [&str; 2] = ["2.0.0", "2.1.0"];
+/// Two payloads that have much state.
+const LARGE: [&str; 2] = ["9.0.0-large", "9.0.0-large-too"];
 /// Rounds.
 const THOROUGH: usize = 10;
 const QUICK: usize = 2;
+/// Rounds with more than so many devices, which take minutes.
+const FEW: usize = 2;
+const MANY_DEVICES: u64 = 128;
+const DEVICES_SETUP: &str = "devices";
 /// Devices, open handles, and MiB of a volume that is written all over.
 const DEVICES: [u64; 4] = [1, 16, 128, 1024];
 const HANDLES: [u64; 3] = [1, 100, 10_000];
 const MIB: [u64; 3] = [1, 64, 1024];
+/// Files that are open beside those that are counted.
+const SPARE: u64 = 1000;
+/// KiB of an image, up to nearly as much as Atom takes.
+const IMAGE_KIB: [u64; 3] = [64, 1024, 63 << 10];
 /// The same for a first look.
 const FEW_DEVICES: [u64; 2] = [1, 16];
 const FEW_HANDLES: [u64; 2] = [1, 100];
 const FEW_MIB: [u64; 2] = [1, 16];
+const FEW_KIB: [u64; 2] = [64, 1024];
 /// MiB of a volume where it is not the memory that counts, its hardware queues, and their tags.
 const SMALL_MIB: u64 = 1;
 const QUEUES: u16 = 2;
@@ -42,25 +54,29 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     let count = if is_quick { QUICK } else { THOROUGH };
     let pick = |all: &'static [u64], few: &'static [u64]| if is_quick { few } else { all };
     let mut rounds = Rounds::default();
-    let site = Site::on_guest(VERSIONS[0])?;
-    let setups: [(&str, &[u64], Measure); 3] = [
-        ("devices", pick(&DEVICES, &FEW_DEVICES), devices),
-        ("open handles", pick(&HANDLES, &FEW_HANDLES), handles),
-        ("MiB in memory", pick(&MIB, &FEW_MIB), memory),
+    let setups: [(&str, &str, &[u64], Measure); 4] = [
+        (DEVICES_SETUP, VERSIONS[0], pick(&DEVICES, &FEW_DEVICES), devices),
+        ("open handles", VERSIONS[0], pick(&HANDLES, &FEW_HANDLES), handles),
+        ("MiB in memory", VERSIONS[0], pick(&MIB, &FEW_MIB), memory),
+        ("KiB of an image", LARGE[0], pick(&IMAGE_KIB, &FEW_KIB), image),
     ];
-    for (setup, sizes, measure) in setups {
+    for (setup, first, sizes, measure) in setups {
         if !setup.contains(wish.only) {
             continue;
         }
+        let site = Site::on_guest(first)?;
         for round in 0..count {
             for size in sizes {
+                if round >= FEW && setup == DEVICES_SETUP && *size > MANY_DEVICES {
+                    continue;
+                }
                 measure(&site, setup, *size, &mut rounds)
                     .with_context(|| format!("{size} {setup}"))?;
             }
             eprintln!("step: {setup}: round {} of {count}", round + 1);
         }
+        site.leave()?;
     }
-    site.leave()?;
     Ok(rounds.end())
 }
 
@@ -87,6 +103,7 @@ fn devices(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<
 /// Upgrades one device that is open so many times.
 fn handles(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<()> {
     let device = site.volume("one", Spec::null(SMALL_MIB).depth(TAGS))?;
+    setrlimit(Resource::RLIMIT_NOFILE, count + SPARE, count + SPARE).context("more open files")?;
     let before = taken_bytes()?;
     let open: std::io::Result<Vec<File>> = (0..count).map(|_| File::open(&device)).collect();
     let open = open.context(device)?;
@@ -107,12 +124,18 @@ fn memory(site: &Site, setup: &str, mib: u64, rounds: &mut Rounds) -> Result<()>
     site.destroy("one")
 }
 
+/// Upgrades one device with a payload that has so much state.
+fn image(site: &Site, setup: &str, kib: u64, rounds: &mut Rounds) -> Result<()> {
+    let pages = u32::try_from(kib / 4)?;
+    site.volume("one", Spec::null(SMALL_MIB).depth(TAGS))?;
+    variant::fill(site.node().control(), pages)?;
+    let took = pause::upgrade_between(site, LARGE, Mode::Warm)?;
+    took.record(rounds, setup, OURS, Some(kib));
+    site.destroy("one")
+}
+
 fn upgrade(site: &Site, setup: &str, at: u64, rounds: &mut Rounds) -> Result<()> {
-    let to = if site.live()? == VERSIONS[0] { VERSIONS[1] } else { VERSIONS[0] };
-    let begun = Instant::now();
-    let report = site.upgrade(to, Mode::Warm)?;
-    rounds.add(setup, OURS, Metric::Whole, Some(at), micros(begun.elapsed()));
-    rounds.add(setup, OURS, Metric::Pause, Some(at), report.pause_us as f64);
+    pause::upgrade(site, Mode::Warm)?.record(rounds, setup, OURS, Some(at));
     Ok(())
 }
 

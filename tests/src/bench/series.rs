@@ -4,6 +4,7 @@
 //! All sides of a comparison are measured in each round, one after the other. What a pair shows is a ratio, so that what
 //! else the host does meets both.
 
+use atom_abi::control::phase;
 use serde::{Deserialize, Serialize};
 
 /// What our side is called.
@@ -17,6 +18,16 @@ pub enum Metric {
     Iops,
     /// Microseconds from the first gate that closes to the last that opens, as the kernel, or whoever asks it, measures.
     Pause,
+    /// Microseconds of the pause until no dispatch runs any more.
+    Close,
+    /// Microseconds of the pause in which what was owed ended.
+    Drain,
+    /// Microseconds of the pause in which the old payload wrote its image.
+    Freeze,
+    /// Microseconds of the pause in which the new payload took over.
+    Adopt,
+    /// Microseconds of the pause in which the gates opened.
+    Open,
     /// Microseconds of the longest time in which an application got nothing back, in a window around the pause.
     Gap,
     /// The same in an equal window in which nothing happens.
@@ -29,14 +40,39 @@ pub enum Metric {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Iops, Self::Pause, Self::Gap, Self::QuietGap, Self::Whole, Self::Bytes];
+    pub const ALL: [Self; 11] = [
+        Self::Iops,
+        Self::Pause,
+        Self::Close,
+        Self::Drain,
+        Self::Freeze,
+        Self::Adopt,
+        Self::Open,
+        Self::Gap,
+        Self::QuietGap,
+        Self::Whole,
+        Self::Bytes,
+    ];
+
+    /// The phase of a report that one is about.
+    pub const PHASES: [(Self, usize); 5] = [
+        (Self::Close, phase::CLOSE),
+        (Self::Drain, phase::DRAIN),
+        (Self::Freeze, phase::FREEZE),
+        (Self::Adopt, phase::ADOPT),
+        (Self::Open, phase::OPEN),
+    ];
 
     /// For tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Iops => "IOPS",
             Self::Pause => "pause, us",
+            Self::Close => "close, us",
+            Self::Drain => "drain, us",
+            Self::Freeze => "freeze, us",
+            Self::Adopt => "adopt, us",
+            Self::Open => "open, us",
             Self::Gap => "longest gap, us",
             Self::QuietGap => "longest gap without it, us",
             Self::Whole => "whole duration, us",

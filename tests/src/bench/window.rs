@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The longest time in which an application gets nothing back: around a change of code, and in an equal time without one.
 //!
-//! fio keeps every tag of the device taken; beside it one reader has a request at a time, and its gaps are what counts.
+//! The application is one thread that keeps as many requests in flight as the device takes, so that a second processor is left for
+//! whoever changes the code, as on any machine that is not short of processors.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::load::fio::{Fio, Shape};
-use crate::load::probe::Probe;
+use crate::load::flood::Flood;
 use crate::wait;
 
 /// What is in a window before the change and after it: longer than a scheduler's turn.
 const MARGIN: Duration = Duration::from_millis(100);
-/// How long it may take until the reader has read so often that it is warm.
+/// How long it may take until so many requests have come back that it is warm.
 const PATIENCE: Duration = Duration::from_secs(60);
-const WARM: u64 = 200;
+const WARM: u64 = 2000;
 
 /// The load on a device.
-pub struct Application {
-    fio: Fio,
-    probe: Probe,
-}
+pub struct Application(Flood);
 
 /// The longest gaps, in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +30,7 @@ pub struct Gaps {
     pub without: f64,
 }
 
-/// Reads around a change.
+/// Requests around a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
     /// What is compared.
@@ -42,7 +39,7 @@ pub struct Trace {
     pub subject: String,
     /// When the change began and ended, in microseconds since the window began.
     pub change: (f64, f64),
-    /// When each read came back, and how long it took, in microseconds.
+    /// When each request came back, and how long it took, in microseconds.
     pub reads: Vec<(f64, f64)>,
 }
 
@@ -58,27 +55,26 @@ pub struct Seen {
 impl Application {
     /// Starts with so many requests in flight, on the first `bytes` of the device.
     pub fn start(device: &str, depth: u32, bytes: u64) -> Result<Self> {
-        let fio = Fio::start(device, Shape { depth, bytes, verify: false })?;
-        let probe = Probe::start(device)?;
-        wait::until("the reader is warm", PATIENCE, || Ok(probe.reads() > WARM))?;
-        Ok(Self { fio, probe })
+        let flood = Flood::start(device, depth, bytes)?;
+        wait::until("the application is warm", PATIENCE, || Ok(flood.done() > WARM))?;
+        Ok(Self(flood))
     }
 
     /// Makes the change within a window, and then watches for as long without one.
     pub fn around<T>(&mut self, change: impl FnOnce() -> Result<T>) -> Result<(T, Seen)> {
         let begun = Instant::now();
-        self.probe.open_kept_window();
+        self.0.open_kept_window();
         std::thread::sleep(MARGIN);
         let from = begun.elapsed();
         let changed = change()?;
         let to = begun.elapsed();
         std::thread::sleep(MARGIN);
-        let (with, window) = (self.probe.longest_gap(), begun.elapsed());
-        let kept = self.probe.kept();
-        self.probe.open_window();
+        let (with, window) = (self.0.longest_gap(), begun.elapsed());
+        let kept = self.0.kept();
+        self.0.open_window();
         std::thread::sleep(window);
-        let without = self.probe.longest_gap();
-        self.fio.check()?;
+        let without = self.0.longest_gap();
+        self.0.check()?;
         let gaps = Gaps { with: micros(with), without: micros(without) };
         let reads = kept.iter().map(|(at, took)| (micros(*at), micros(*took))).collect();
         Ok((changed, Seen { gaps, change: (micros(from), micros(to)), reads }))
@@ -86,9 +82,7 @@ impl Application {
 
     /// Stops. An error when a request has failed.
     pub fn stop(self) -> Result<()> {
-        self.fio.stop()?;
-        self.probe.stop()?;
-        Ok(())
+        self.0.stop().map(drop)
     }
 }
 

@@ -10,11 +10,16 @@
 //! | [`synced`] | files and logs that are synced | after a power cut: what was synced and is not there |
 //! | [`node`] | a raw device and a file system of a node, until somebody wants it to stop | what [`fio`] and [`files`] notice |
 //! | [`probe`] | small reads, one after the other | how long nothing came back |
+//! | [`flood`] | many small requests in flight from one thread | the same, and errors |
+//!
+//! [`gaps`] is what both of them notice it with.
 
 pub mod crowd;
 pub mod files;
 pub mod fio;
+pub mod flood;
 pub mod flushes;
+pub mod gaps;
 pub mod node;
 pub mod probe;
 pub mod rounds;

@@ -35,7 +35,7 @@ pub fn of(documents: &[Document], about: &str) -> Result<String> {
             (Some(_), false) => "<td class=\"no\">not reached</td>",
         };
         let measured = one.measured.as_deref().unwrap_or("-");
-        let (what, wanted) = (escaped(one.what), escaped(one.wanted));
+        let (what, wanted) = (escaped(one.what), escaped(&one.wanted));
         let _ =
             writeln!(text, "<tr><td>{what}</td><td>{wanted}</td><td>{measured}</td>{word}</tr>");
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The figures that are wanted, beside those that were measured.
 
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 
 use atom_tests::bench::series::{quantile, Metric, Series, OURS};
 use atom_tests::bench::{Document, How};
@@ -10,21 +10,43 @@ use atom_tests::bench::{Document, How};
 struct Target {
     /// What is measured.
     what: &'static str,
-    /// What is wanted, for people.
-    wanted: &'static str,
-    /// Where the figure is.
-    figure: fn(&Measured<'_>) -> Option<f64>,
-    /// Whether it is as wanted.
-    is_reached: fn(f64) -> bool,
+    wanted: Wanted,
     /// Digits behind the point.
     digits: usize,
+    /// Where the figure is.
+    figure: fn(&Measured<'_>) -> Option<f64>,
+}
+
+/// What is wanted of a figure.
+#[derive(Clone, Copy)]
+enum Wanted {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Wanted {
+    fn is_reached(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => figure <= limit,
+            Self::AtLeast(limit) => figure >= limit,
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(limit) => write!(f, "at most {limit}"),
+            Self::AtLeast(limit) => write!(f, "at least {limit}"),
+        }
+    }
 }
 
 /// A target and what became of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
     pub what: &'static str,
-    pub wanted: &'static str,
+    pub wanted: String,
     /// `None`: not measured.
     pub measured: Option<String>,
     pub is_reached: bool,
@@ -37,126 +59,77 @@ const NULL_ROW: &str = "one device that keeps nothing, in a row";
 const RAM_ROW: &str = "one device in memory, in a row";
 const BESIDE: &str = "one device, beside peers";
 
+type Figure = fn(&Measured<'_>) -> Option<f64>;
+
+const fn at_most(what: &'static str, limit: f64, digits: usize, figure: Figure) -> Target {
+    Target { what, wanted: Wanted::AtMost(limit), digits, figure }
+}
+
+const fn at_least(what: &'static str, limit: f64, digits: usize, figure: Figure) -> Target {
+    Target { what, wanted: Wanted::AtLeast(limit), digits, figure }
+}
+
 const TARGETS: &[Target] = &[
-    Target {
-        what: "pause of a warm upgrade, one saturated device that keeps nothing, median, us",
-        wanted: "at most 1000",
-        figure: |all| all.part(NULL_ROW, Metric::Pause, 0.5),
-        is_reached: |figure| figure <= 1000.0,
-        digits: 0,
-    },
-    Target {
-        what: "the same, 99th percentile, us",
-        wanted: "at most 3000",
-        figure: |all| all.part(NULL_ROW, Metric::Pause, 0.99),
-        is_reached: |figure| figure <= 3000.0,
-        digits: 0,
-    },
-    Target {
-        what: "pause of a warm upgrade, one saturated device in memory, median, us",
-        wanted: "at most 1000",
-        figure: |all| all.part(RAM_ROW, Metric::Pause, 0.5),
-        is_reached: |figure| figure <= 1000.0,
-        digits: 0,
-    },
-    Target {
-        what: "the same, 99th percentile, us",
-        wanted: "at most 3000",
-        figure: |all| all.part(RAM_ROW, Metric::Pause, 0.99),
-        is_reached: |figure| figure <= 3000.0,
-        digits: 0,
-    },
-    Target {
-        what: "longest gap around an upgrade to that of a quiet time, median",
-        wanted: "at most 1.5",
-        figure: |all| all.gaps(NULL_ROW),
-        is_reached: |figure| figure <= 1.5,
-        digits: 2,
-    },
-    Target {
-        what: "pause of ublk's change of a server to ours",
-        wanted: "at least 50",
-        figure: |all| all.pause_of("ublk"),
-        is_reached: |figure| figure >= 50.0,
-        digits: 1,
-    },
-    Target {
-        what: "pause of our cold upgrade to that of a warm one",
-        wanted: "at least 20",
-        figure: |all| all.pause_of("atom, cold"),
-        is_reached: |figure| figure >= 20.0,
-        digits: 1,
-    },
-    Target {
-        what: "pause of device mapper's change of a table to ours",
-        wanted: "at least 10",
-        figure: |all| all.pause_of("device mapper"),
-        is_reached: |figure| figure >= 10.0,
-        digits: 1,
-    },
-    Target {
-        what: "pause with 128 devices to that with one",
-        wanted: "at most 3",
-        figure: |all| all.growth("devices", 128),
-        is_reached: |figure| figure <= 3.0,
-        digits: 2,
-    },
-    Target {
-        what: "pause with 10,000 open handles to that with one",
-        wanted: "at most 1.1",
-        figure: |all| all.growth("open handles", 10_000),
-        is_reached: |figure| figure <= 1.1,
-        digits: 2,
-    },
-    Target {
-        what: "pause with 1 GiB in memory to that with 1 MiB",
-        wanted: "at most 1.1",
-        figure: |all| all.growth("MiB in memory", 1024),
-        is_reached: |figure| figure <= 1.1,
-        digits: 2,
-    },
-    Target {
-        what: "IOPS to null_blk's, depth 1",
-        wanted: "at least 0.97",
-        figure: |all| all.to("nothing kept: random read 4k, depth 1", "null_blk"),
-        is_reached: |figure| figure >= 0.97,
-        digits: 2,
-    },
-    Target {
-        what: "IOPS to null_blk's, depth 32",
-        wanted: "at least 0.97",
-        figure: |all| all.to("nothing kept: random read 4k, depth 32", "null_blk"),
-        is_reached: |figure| figure >= 0.97,
-        digits: 2,
-    },
-    Target {
-        what: "IOPS to null_blk's, depth 32, batches of 16",
-        wanted: "at least 0.97",
-        figure: |all| all.to("nothing kept: random read 4k, depth 32 by 16", "null_blk"),
-        is_reached: |figure| figure >= 0.97,
-        digits: 2,
-    },
-    Target {
-        what: "IOPS to null_blk's, depth 32, 4 jobs",
-        wanted: "at least 0.97",
-        figure: |all| all.to("nothing kept: random read 4k, depth 32, 4 jobs", "null_blk"),
-        is_reached: |figure| figure >= 0.97,
-        digits: 2,
-    },
-    Target {
-        what: "IOPS to those of ublk's null server, depth 32",
-        wanted: "at least 3",
-        figure: |all| all.to("nothing kept: random read 4k, depth 32", "ublk null"),
-        is_reached: |figure| figure >= 3.0,
-        digits: 1,
-    },
-    Target {
-        what: "IOPS in memory to brd's, depth 32",
-        wanted: "at least 1",
-        figure: |all| all.to("in memory: random read 4k, depth 32", "brd"),
-        is_reached: |figure| figure >= 1.0,
-        digits: 2,
-    },
+    at_most(
+        "pause of a warm upgrade, one saturated device that keeps nothing, median, us",
+        1000.0,
+        0,
+        |all| all.part(NULL_ROW, Metric::Pause, 0.5),
+    ),
+    at_most("the same, 99th percentile, us", 3000.0, 0, |all| {
+        all.part(NULL_ROW, Metric::Pause, 0.99)
+    }),
+    at_most(
+        "pause of a warm upgrade, one saturated device in memory, median, us",
+        1000.0,
+        0,
+        |all| all.part(RAM_ROW, Metric::Pause, 0.5),
+    ),
+    at_most("the same, 99th percentile, us", 3000.0, 0, |all| {
+        all.part(RAM_ROW, Metric::Pause, 0.99)
+    }),
+    at_most(
+        "longest gap around an upgrade to that of a quiet time, nothing kept, median",
+        1.5,
+        2,
+        |all| all.gaps(NULL_ROW),
+    ),
+    at_most("the same in memory", 1.5, 2, |all| all.gaps(RAM_ROW)),
+    at_least("pause of ublk's change of a server to ours", 50.0, 1, |all| all.pause_of("ublk")),
+    at_least("pause of our cold upgrade to that of a warm one", 20.0, 1, |all| {
+        all.pause_of("atom, cold")
+    }),
+    at_least("pause of device mapper's change of a table to ours", 10.0, 1, |all| {
+        all.pause_of("device mapper")
+    }),
+    at_most("pause with 128 devices to that with one", 3.0, 2, |all| all.growth("devices", 128, 1)),
+    at_most("pause with 10,000 open handles to that with one", 1.1, 2, |all| {
+        all.growth("open handles", 10_000, 1)
+    }),
+    at_most("pause with 1 GiB in memory to that with 1 MiB", 1.1, 2, |all| {
+        all.growth("MiB in memory", 1024, 1)
+    }),
+    at_most("pause with an image of 63 MiB to that with one of 64 KiB", 2.0, 2, |all| {
+        all.growth("KiB of an image", 63 << 10, 64)
+    }),
+    at_least("IOPS to null_blk's, depth 1", 0.97, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 1", "null_blk")
+    }),
+    at_least("IOPS to null_blk's, depth 32", 0.97, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 32", "null_blk")
+    }),
+    at_least("IOPS to null_blk's, depth 32, batches of 16", 0.97, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 32 by 16", "null_blk")
+    }),
+    at_least("IOPS to null_blk's, depth 32, 4 jobs", 0.97, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 32, 4 jobs", "null_blk")
+    }),
+    at_least("IOPS to those of ublk's null server, depth 32", 3.0, 1, |all| {
+        all.to("nothing kept: random read 4k, depth 32", "ublk null")
+    }),
+    at_least("IOPS in memory to brd's, depth 32", 1.0, 2, |all| {
+        all.to("in memory: random read 4k, depth 32", "brd")
+    }),
 ];
 
 impl<'a> Measured<'a> {
@@ -201,10 +174,10 @@ impl<'a> Measured<'a> {
         Some(with.to(self.find(setup, OURS, Metric::QuietGap, None)?)?.median)
     }
 
-    /// The median of the ratios of the pause at a size to that at one.
-    fn growth(&self, setup: &str, size: u64) -> Option<f64> {
+    /// The median of the ratios of the pause at a size to that at a smaller one.
+    fn growth(&self, setup: &str, size: u64, small: u64) -> Option<f64> {
         let large = self.find(setup, OURS, Metric::Pause, Some(size))?;
-        Some(large.to(self.find(setup, OURS, Metric::Pause, Some(1))?)?.median)
+        Some(large.to(self.find(setup, OURS, Metric::Pause, Some(small))?)?.median)
     }
 }
 
@@ -215,9 +188,9 @@ pub fn judge(documents: &[Document]) -> Vec<Judged> {
         let figure = (target.figure)(&measured);
         Judged {
             what: target.what,
-            wanted: target.wanted,
+            wanted: target.wanted.to_string(),
             measured: figure.map(|figure| format!("{figure:.*}", target.digits)),
-            is_reached: figure.is_some_and(target.is_reached),
+            is_reached: figure.is_some_and(|figure| target.wanted.is_reached(figure)),
         }
     };
     TARGETS.iter().map(judge).collect()
@@ -286,6 +259,6 @@ mod tests {
             series("devices", OURS, Metric::Pause, Some(1), &[100.0, 400.0]),
             series("devices", OURS, Metric::Pause, Some(128), &[200.0, 800.0]),
         ])];
-        assert_eq!(Measured(&all).growth("devices", 128), Some(2.0));
+        assert_eq!(Measured(&all).growth("devices", 128, 1), Some(2.0));
     }
 }

@@ -15,6 +15,8 @@ const PROGRAM: &str = "/usr/bin/kublk";
 const NUMBER: &str = "0";
 const DEVICE: &str = "/dev/ublkb0";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take until a server that was asked to go has gone.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A device with a server.
 pub struct Ublk {
@@ -47,9 +49,13 @@ impl Ublk {
     /// Lets another server take over. Returns for how long there was none, by this process's clock.
     pub fn swap(&mut self) -> Result<Duration> {
         let begun = Instant::now();
-        call(PROGRAM, &["quiesce", "-n", NUMBER])?;
-        // Until the old server has let go of its queues nobody can take over.
+        let mut asked: Option<Instant> = None;
+        // Until the old server has let go of its queues nobody can take over. Now and then it does not, and is asked again.
         wait::until("the device is quiesced", PATIENCE, || {
+            if asked.is_none_or(|asked| asked.elapsed() > AGAIN) {
+                call(PROGRAM, &["quiesce", "-n", NUMBER])?;
+                asked = Some(Instant::now());
+            }
             Ok(call(PROGRAM, &["list", "-n", NUMBER])?.contains("QUIESCED"))
         })?;
         self.serve("recover")?;

@@ -193,7 +193,8 @@ impl Payload {
             (*module).state == bindings::module_state_MODULE_STATE_LIVE
                 && bindings::try_module_get(module)
         };
-        pinned.then_some(ModuleRef { module })
+        // Not made before: dropping it gives back what was not taken.
+        pinned.then(|| ModuleRef { module })
     }
 }
 
@@ -238,12 +239,7 @@ impl Payload {
     }
 
     /// Lets the payload write its image into `buffer`; on success returns the bytes it has used.
-    pub(crate) fn freeze(
-        &self,
-        schema: u32,
-        buffer: &mut [u8],
-        flags: u32,
-    ) -> Result<usize, i32> {
+    pub(crate) fn freeze(&self, schema: u32, buffer: &mut [u8], flags: u32) -> Result<usize, i32> {
         let mut args = export(schema, buffer, flags);
         match operation!(self, freeze(&mut args), or NO_OPERATION) {
             0 => Ok(used(&args, buffer)),

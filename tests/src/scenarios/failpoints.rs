@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
 use atom_abi::control::{outcome, setting, Settings};
+use atom_abi::version::reason;
 use atom_payload::shown::TargetState;
 use atom_payload::spec::Layout;
 use atomctl::drain::{AtDeadline, Drain};
 use atomctl::kmod;
 use atomctl::node::Node;
+use atomctl::report::Mode;
 use nix::errno::Errno;
 
 use super::Context;
@@ -154,6 +156,32 @@ pub fn a_failpoint_refuses_what_it_cannot_do(_context: &mut Context) -> Result<(
     ensure!(failpoint::list("atom")?.iter().all(|point| !point.armed), "a point is armed");
     failpoint::arm("atom", "atom.drain.wait", failpoint::delay(5), Trigger::Next(2))?;
     ensure!(failpoint::find("atom", "atom.drain.wait")?.armed, "it is not armed");
+    failpoint::off("atom")?;
+    site.leave()
+}
+
+pub fn a_payload_on_its_way_out_cannot_take_over(context: &mut Context) -> Result<()> {
+    const POINT: &str = "atom.unregister.payload";
+    let site = Site::start(Path::new(failpoint::MODULES), "2.0.0")?;
+    site.volume("data", Spec::ram(8))?;
+    let id = site.insert(&site.file("2.1.0"))?;
+    failpoint::arm("atom", POINT, failpoint::of(Kind::Hang), Trigger::Next(1))?;
+    std::thread::scope(|scope| {
+        let going = scope.spawn(|| kmod::remove(&module("2.1.0")));
+        let switched = wait::until("its exit runs", PATIENCE, || {
+            Ok(failpoint::find("atom", POINT)?.waiting != 0)
+        })
+        .and_then(|()| Ok(site.node().control().switch(id, DEADLINE)?));
+        failpoint::release("atom", POINT)?;
+        going.join().map_err(|_| anyhow::anyhow!("the removal panicked"))??;
+        let report = switched?;
+        ensure!(report.outcome == outcome::REFUSED, "{report:?}");
+        ensure!(report.refusal.code == reason::NO_PAYLOAD, "{}", report.refusal);
+        anyhow::Ok(())
+    })?;
+    context.step("the one that serves does so, and the kernel has counted no reference too few");
+    ensure!(site.live()? == "2.0.0", "{} serves", site.live()?);
+    site.upgrade("2.1.0", Mode::Warm)?;
     failpoint::off("atom")?;
     site.leave()
 }

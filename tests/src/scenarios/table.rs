@@ -1052,6 +1052,14 @@ pub const ALL: &[Scenario] = &[
         run: walk::the_walk_to_a_node_is_as_it_is_written,
     },
     Scenario {
+        name: "a_payload_on_its_way_out_cannot_take_over",
+        what: "A switch to a payload whose module is being removed is refused, and no reference on it is given back that nobody took.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 60,
+        run: failpoints::a_payload_on_its_way_out_cannot_take_over,
+    },
+    Scenario {
         name: "a_failpoint_refuses_what_it_cannot_do",
         what: "Lines that are none, points that are not there and kinds that a point has not are refused and change nothing.",
         machine: PLAIN,

@@ -132,7 +132,7 @@ impl Control {
     /// process has it.
     pub fn claim(&self) -> Option<Claim> {
         let file = self.device.try_clone().ok()?;
-        file.try_lock().is_ok().then_some(Claim { file })
+        file.try_lock().is_ok().then(|| Claim { file })
     }
 
     /// Forwards a command to the live payload and returns its answer.

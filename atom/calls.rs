@@ -250,8 +250,9 @@ pub(crate) fn preserve(key: u64, kind: u32, address: usize, object: Object) -> R
         Some(_) => Err(EEXIST),
         None => state.preserved.reserve(1, GFP_KERNEL).map_err(Error::from),
     };
-    // It need not be claimed by the payload that has it; the next adopt begins with nothing claimed.
-    let entry = Preserved { key, kind, address, object, claimed: true };
+    // It need not be claimed by the payload that has it. One that comes while a candidate reads ahead is still to be claimed.
+    let claimed = state.candidate == 0 || state.is_taking_over(kind);
+    let entry = Preserved { key, kind, address, object, claimed };
     match room {
         Ok(()) => state.preserved.push(entry, GFP_KERNEL).map_err(Error::from),
         Err(error) => {

@@ -62,7 +62,10 @@ impl Urgent {
         // SAFETY: A task's own policy and priority are numbers, which somebody else may change at any time.
         let (policy, priority) = unsafe {
             let task = bindings::get_current();
-            (addr_of!((*task).policy).read_volatile(), addr_of!((*task).static_prio).read_volatile())
+            (
+                addr_of!((*task).policy).read_volatile(),
+                addr_of!((*task).static_prio).read_volatile(),
+            )
         };
         if policy != bindings::SCHED_NORMAL {
             return None;

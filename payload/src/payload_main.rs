@@ -45,10 +45,10 @@
 #[path = "abi/abi.rs"]
 mod abi;
 // What the host has as well is public there, and each version uses its own part of it.
-#[allow(dead_code, unreachable_pub)]
-mod answers;
 #[cfg(payload_ahead)]
 mod ahead;
+#[allow(dead_code, unreachable_pub)]
+mod answers;
 #[cfg(payload_client)]
 #[allow(clippy::result_large_err, reason = "it has its text; only commands meet it")]
 mod bdev;

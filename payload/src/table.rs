@@ -16,6 +16,8 @@ use crate::abi::request::{status, Request};
 #[cfg(payload_ahead)]
 use crate::abi::table::freeze_flags;
 use crate::abi::table::{AdoptArgs, CommandArgs, FreezeArgs, PayloadTable, PrepareArgs};
+#[cfg(payload_ahead)]
+use crate::ahead;
 use crate::fault::{Points, Step, Variant};
 #[cfg(payload_client)]
 use crate::flight::Flight;
@@ -26,8 +28,6 @@ use crate::shape::MAX_VOLUMES;
 use crate::sys::{self, with, Registration};
 use crate::volume::NotServed;
 use crate::volumes::Volumes;
-#[cfg(payload_ahead)]
-use crate::ahead;
 use crate::{commands, identity, ops, points};
 
 #[cfg(not(payload_abi = "0"))]
@@ -321,7 +321,13 @@ unsafe extern "C" fn adopt(args: *const AdoptArgs) -> i32 {
 unsafe fn image_kind(args: *const AdoptArgs) -> ImageKind {
     const END: usize = core::mem::offset_of!(AdoptArgs, flags) + core::mem::size_of::<u32>();
     // SAFETY: By the contract of this function; the flags are read only when they are there.
-    let flags = unsafe { if (*args).size as usize >= END { (*args).flags } else { 0 } };
+    let flags = unsafe {
+        if (*args).size as usize >= END {
+            (*args).flags
+        } else {
+            0
+        }
+    };
     match flags {
         #[cfg(payload_ahead)]
         _ if flags & adopt_flags::DELTA != 0 => ImageKind::Difference,

@@ -21,8 +21,16 @@ mod tests {
         ("pr_emerg!(", "err"),
     ];
     /// Files of variants for tests, of which there is nothing in a release.
-    const VARIANTS: &[&str] =
-        &["broken.rs", "change.rs", "extra.rs", "fault.rs", "inject.rs", "keeper.rs", "stuck.rs"];
+    const VARIANTS: &[&str] = &[
+        "broken.rs",
+        "change.rs",
+        "extra.rs",
+        "fault.rs",
+        "inject.rs",
+        "keeper.rs",
+        "large.rs",
+        "stuck.rs",
+    ];
 
     /// Lines of the log with their levels.
     type Lines = BTreeSet<(String, String)>;

@@ -327,3 +327,44 @@ fn a_buffer_that_is_too_small_is_an_error_and_not_a_panic() {
         assert_eq!(written, Err(ImageError::NoRoom), "{length}");
     }
 }
+
+proptest! {
+    #[test]
+    fn an_image_of_some_volumes_has_as_many_as_were_added(
+        all in volumes(counts3()),
+        keep in any::<u64>(),
+    ) {
+        let some: Vec<_> =
+            three(&all).into_iter().enumerate().filter(|(at, _)| keep >> (at % 64) & 1 == 1).collect();
+        let some: Vec<_> = some.into_iter().map(|(_, one)| one).collect();
+        let mut buffer = vec![0xa5; image_bytes(3, some.len()).unwrap()];
+        let producer = Text::new("1.2.3");
+        let mut export = Export::of_some(&mut buffer, &producer, 3, NEXT_SERIAL).unwrap();
+        for (volume, counts) in &some {
+            export.volume(volume, *counts).unwrap();
+        }
+        prop_assert_eq!(export.finish().unwrap(), buffer.len());
+        prop_assert_eq!(import(&buffer, &THIRD), some);
+    }
+}
+
+#[test]
+fn counts_grow_with_each_number_that_they_have() {
+    let one = |reads, writes| Counts::One(Counts1 { reads, writes }).grown();
+    assert!(one(1, 0) > one(0, 0) && one(1, 1) > one(1, 0));
+    let mut two = Counts2::default();
+    let mut three = Counts3::default();
+    let mut last = (0, 0);
+    for at in 0..OPS.len() {
+        for change in 0..3 {
+            match change {
+                0 => (two.ops[at].ios, three.cells[at].ios) = (1, 1),
+                1 => (two.ops[at].bytes, three.cells[at].bytes) = (512, 512),
+                _ => (two.errors, three.errors) = (two.errors + 1, three.errors + 1),
+            }
+            let now = (Counts::Two(two).grown(), Counts::Three(three).grown());
+            assert!(now.0 > last.0 && now.1 > last.1, "{at}, {change}: {now:?} after {last:?}");
+            last = now;
+        }
+    }
+}

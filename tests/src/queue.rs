@@ -107,6 +107,16 @@ pub fn read_words(device: &str, block: u64, count: usize) -> Result<Vec<Option<u
     Ok(words.collect())
 }
 
+/// A device to be read and written past the page cache.
+pub fn open_direct(device: &str) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_DIRECT.bits())
+        .open(device)
+        .with_context(|| format!("cannot open {device}"))
+}
+
 /// O_DIRECT wants memory and offset aligned to the block.
 fn direct(device: &str) -> Result<(File, Vec<u8>, usize)> {
     direct_of(device, 1)
@@ -114,12 +124,7 @@ fn direct(device: &str) -> Result<(File, Vec<u8>, usize)> {
 
 /// The same with memory for so many blocks.
 fn direct_of(device: &str, blocks: usize) -> Result<(File, Vec<u8>, usize)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlag::O_DIRECT.bits())
-        .open(device)
-        .with_context(|| format!("cannot open {device}"))?;
+    let file = open_direct(device)?;
     let memory = vec![0u8; (blocks + 1) * BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     Ok((file, memory, start))

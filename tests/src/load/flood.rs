@@ -4,16 +4,15 @@
 //! Each request is submitted by a call of its own, and what has come back is looked at after each: a device that carries out
 //! requests within the call would otherwise answer for all of them at once.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use io_uring::{opcode, types, IoUring};
-use nix::fcntl::OFlag;
 
 use super::gaps::{Gaps, Watched};
+use crate::queue::open_direct;
 use crate::random::Random;
 
 const BLOCK: usize = 4096;
@@ -24,12 +23,7 @@ pub struct Flood(Watched);
 impl Flood {
     /// Starts with at most so many requests in flight, on the first `bytes` of a device.
     pub fn start(device: &str, depth: u32, bytes: u64) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_DIRECT.bits())
-            .open(device)
-            .with_context(|| format!("cannot open {device}"))?;
+        let file = open_direct(device)?;
         let blocks = bytes / BLOCK as u64;
         ensure!(blocks > 0 && depth > 0, "nothing to do on {bytes} bytes at depth {depth}");
         Ok(Self(Watched::start("flood", device, move |gaps| work(&file, depth, blocks, gaps))?))

@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use anyhow::{ensure, Context as _, Result};
 use nix::fcntl::OFlag;
 
-const BLOCK: usize = 4096;
+/// Bytes of a block of the functions below.
+pub const BLOCK: usize = 4096;
 
 /// Counts since the device exists (`Documentation/block/stat.rst`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,8 +24,12 @@ pub const DISKS_MIB: &[u64] = &[32, 32, 32, 32, 32];
 const MIB: u64 = 16;
 /// The oracle's area on each volume: small, because all of it is read back after each block.
 const BYTES: u64 = 512 << 10;
+/// Bytes that fio writes again and again.
+const FIO_BYTES: u64 = 4 << 20;
 /// Requests that fio has in flight.
 const DEPTH: u32 = 8;
+/// Blocks that are written at a time before fio begins: a power of two, and fewer than fio has.
+const FILLED_AT_ONCE: usize = 256;
 /// Requests that fio asks for in a second: some in each upgrade, and no more, so that the upgrades have a processor.
 const RATE: u32 = 100;
 /// Time from one operation of the oracle on a volume to the next, for the same reason.
@@ -88,7 +92,8 @@ impl Mix {
                 .with_context(|| format!("the oracle on {name}"))?;
             lanes.push((name.to_owned(), load));
         }
-        let shape = Shape { depth: DEPTH, bytes: 4 << 20, verify: true };
+        let shape = Shape { depth: DEPTH, bytes: FIO_BYTES, verify: true };
+        fill(&fio, shape.bytes)?;
         let fio = vec![Fio::start_at_rate(&fio, shape, RATE)?];
         Ok(Self { server, lanes, fio, null, net: device })
     }
@@ -172,4 +177,14 @@ impl Mix {
         done.slowest_us = done.slowest_us.max(fio.slowest_us);
         Ok((done, self.server))
     }
+}
+
+/// Writes all of what fio will write. A volume in memory has pages for what was written once, and at its rate fio would be at its
+/// first pass for as long as a short run takes.
+fn fill(device: &str, bytes: u64) -> Result<()> {
+    let blocks = bytes / queue::BLOCK as u64;
+    for block in (0..blocks).step_by(FILLED_AT_ONCE) {
+        queue::write_words(device, block, &[1; FILLED_AT_ONCE])?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! The loop: attempts, what must hold after each, and a sample after each block.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use atomctl::node::Node;
@@ -19,6 +19,8 @@ use crate::site::Site;
 
 /// The payloads that take turns.
 const VERSIONS: [&str; 2] = ["2.0.0", "2.1.0"];
+/// How long the first read of a canary may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A soak on its way.
 pub struct Run {
@@ -41,6 +43,7 @@ impl Run {
         log.fresh()?;
         let site = Site::on_guest(live)?;
         let mix = Mix::start(&site, &mut random)?;
+        begin_reading(site.node())?;
         let kernel = site.node().release()?;
         let begun = Begun { wanted: wanted.clone(), kernel, volumes: Mix::describe() };
         let run = Self { site, mix, random, live, log, begun: Instant::now(), upgrades: 0 };
@@ -104,6 +107,14 @@ impl Run {
         listen(&mut log)?;
         Ok(done)
     }
+}
+
+/// Has the tool start the thread with which it reads canaries, as its first soak would. That comes when chance says so, and what
+/// is there from then on would be more than there was.
+fn begin_reading(node: &impl Node) -> Result<()> {
+    let devices = node.devices()?;
+    let device = devices.first().context("no device")?;
+    node.read_canary(device, PATIENCE).map_err(anyhow::Error::msg)
 }
 
 /// An error when the kernel has complained since the last look.

@@ -159,7 +159,7 @@ unsafe fn commit(hctx: *mut bindings::blk_mq_hw_ctx, seated: &Seated) {
 /// # Safety
 ///
 /// `hctx` must be of a `Disk` and the request of its tag set, which is ours until it is ended, in a dispatch of it.
-#[inline]
+#[inline(always)]
 unsafe fn hand_over(
     hctx: *mut bindings::blk_mq_hw_ctx,
     request: *mut bindings::request,
@@ -194,9 +194,11 @@ unsafe fn hand_over(
         (*record).bytes = (*request).__data_len;
         (*record).op = code;
         (*record).flags = to_flags((*request).cmd_flags);
-        if let Some((told, commits)) = told.zip(disk.slot.commit()) {
-            (*record).flags |= flags::MORE;
-            *told = Some(commits);
+        if let Some(told) = told {
+            if let Some(commits) = disk.slot.commit() {
+                (*record).flags |= flags::MORE;
+                *told = Some(commits);
+            }
         }
         (*record).hctx = (*hctx).queue_num as u16;
         (*record).tag = (*request).tag as u32;
@@ -246,7 +248,13 @@ unsafe fn nobody(disk: &Disk, record: *mut Request) -> u8 {
     status::TRANSPORT as u8
 }
 
+#[inline]
 fn to_flags(cmd_flags: u32) -> u8 {
+    const ANY: u32 =
+        (1 << bindings::req_flag_bits___REQ_FUA) | (1 << bindings::req_flag_bits___REQ_NOUNMAP);
+    if cmd_flags & ANY == 0 {
+        return 0;
+    }
     let ours = |bit: u32, flag: u8| if cmd_flags & (1 << bit) != 0 { flag } else { 0 };
     ours(bindings::req_flag_bits___REQ_FUA, flags::FUA)
         | ours(bindings::req_flag_bits___REQ_NOUNMAP, flags::NOUNMAP)
@@ -298,18 +306,34 @@ pub(super) unsafe fn end(record: *mut Request, epoch: u64, code: u32) -> bool {
     if ownership.end(epoch).is_err() {
         return false;
     }
-    let status = status::at_end(code);
     // SAFETY: Only the call that moved the request from owned to ended comes here, so it is ended once,
     // and until then it keeps its queue and the queue its disk.
     unsafe {
         let request: *mut bindings::request = (*record).rq.cast();
-        if status != status::OK as u8 {
-            let disk = &*(*(*request).q).queuedata.cast::<Disk>();
-            disk.errors.fetch_add(1, Ordering::Relaxed);
-        }
+        let status = match code {
+            // Nearly always.
+            status::OK => status::OK as u8,
+            code => failed(request, code),
+        };
         bindings::blk_mq_end_request(request, status);
     }
     true
+}
+
+/// Counts a request that ends with an error, and returns the block layer's status for it.
+///
+/// # Safety
+///
+/// The request must be of a `Disk` and not ended yet.
+#[cold]
+unsafe fn failed(request: *mut bindings::request, code: u32) -> u8 {
+    let status = status::at_end(code);
+    if status != status::OK as u8 {
+        // SAFETY: By the function's contract; the queue's data is the `Disk`.
+        let disk = unsafe { &*(*(*request).q).queuedata.cast::<Disk>() };
+        disk.errors.fetch_add(1, Ordering::Relaxed);
+    }
+    status
 }
 
 // `Seat` is named here so that the proof of `hand_over` has its two ends in one file: what a slot is filled

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::prelude::*;
+#[cfg(payload_fault = "stuck")]
 use kernel::sync::rcu;
 
 use crate::abi::calls;
@@ -164,8 +165,23 @@ static LIVE: Places = [const { AtomicPtr::new(null_mut()) }; MAX_VOLUMES];
 /// Volumes on their way out; empty but within [`retire`].
 static RETIRED: Places = [const { AtomicPtr::new(null_mut()) }; MAX_VOLUMES];
 
-/// Calls `visit` with the volume at a place, when there is one. Any context; `visit` must not sleep.
+/// The volume at a place, when there is one, for a dispatch of its device: no lock is taken and no count is written.
+///
+/// # Safety
+///
+/// Only within a dispatch of the device whose cookie the place is, for as long as its request is owned, or its batch not ended. The volume is
+/// there until then: it goes only after its device is gone, or after *abandon*, and both wait for running dispatches; one that grows
+/// leaves the old one there until its queue was frozen, for which every request has ended, and a grace period has passed.
 #[inline]
+pub(crate) unsafe fn dispatched<'a>(slot: usize) -> Option<&'a Volume> {
+    let volume = NonNull::new(LIVE.get(slot)?.load(Ordering::Acquire))?;
+    // SAFETY: By the invariant of `LIVE` it was a box's, and by the contract of this function it stays. It is only
+    // ever used through shared references.
+    Some(unsafe { volume.as_ref() })
+}
+
+/// Calls `visit` with the volume at a place, when there is one. Any context; `visit` must not sleep.
+#[cfg(payload_fault = "stuck")]
 pub(crate) fn with<R>(slot: usize, visit: impl FnOnce(&Volume) -> R) -> Option<R> {
     let place = LIVE.get(slot)?;
     let _guard = rcu::read_lock();

@@ -7,9 +7,6 @@
 //!
 //! - **Call.** Atom calls an operation with arguments that are valid for the call (`abi/src/table.rs`).
 
-#[cfg(payload_client)]
-use core::ptr::NonNull;
-
 use kernel::prelude::*;
 
 use crate::abi::request::{status, Request};
@@ -25,8 +22,10 @@ use crate::level::Table;
 use crate::ops::{Extent, ImageKind};
 use crate::pages::Io;
 use crate::shape::MAX_VOLUMES;
-use crate::sys::{self, with, Registration};
+use crate::sys::{self, dispatched, Registration};
 use crate::volume::NotServed;
+#[cfg(payload_client)]
+use crate::volume::Volume;
 use crate::volumes::Volumes;
 use crate::{commands, identity, ops, points};
 
@@ -401,7 +400,8 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
     let Some(io) = Variant::take(slot, io) else {
         return status::OK;
     };
-    match with(slot, |volume| volume.serve(&io)) {
+    // SAFETY: *Call*: this is a dispatch for the device of this volume, and the request is owned until it is ended or not taken.
+    match unsafe { dispatched(slot) }.map(|volume| volume.serve(&io)) {
         Some(Ok(outcome)) => {
             io.end(outcome);
             status::OK
@@ -409,11 +409,7 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
         Some(Err(NotServed::Status(not_taken))) => not_taken,
         #[cfg(payload_client)]
         Some(Err(NotServed::Targets(composed))) => {
-            // SAFETY:
-            // - *Call*: the record was handed over just now, for the device of this volume.
-            // - The volume is there until this returns: it goes only after its device is gone, or after
-            //   *abandon*, and both wait for running dispatches; one that grows leaves the old one there
-            //   until its queue was frozen and a grace period has passed.
+            // SAFETY: As above; the record was handed over just now.
             unsafe {
                 let composed = composed.as_ref();
                 composed.dispatch(Flight::begin(io.into_record(), composed))
@@ -431,10 +427,9 @@ unsafe extern "C" fn queue_rq(cookie: u64, request: *mut Request) -> u32 {
 /// Only Atom may call it, by the contract of `PayloadTable::commit`.
 #[cfg(payload_client)]
 unsafe extern "C" fn commit(cookie: u64, hctx: u32) {
-    let found = with(place(cookie), |volume| volume.composed().map(NonNull::from));
-    if let Some(composed) = found.flatten() {
-        // SAFETY: As in `queue_rq`: this is within a dispatch of the volume's device.
-        unsafe { composed.as_ref() }.commit(hctx);
+    // SAFETY: *Call*: this is within a dispatch for the device of this volume, whose batch ends here.
+    if let Some(composed) = unsafe { dispatched(place(cookie)) }.and_then(Volume::composed) {
+        composed.commit(hctx);
     }
 }
 

@@ -26,6 +26,7 @@ pub mod load;
 pub mod mapper;
 pub mod marked;
 pub mod matrix;
+pub mod memory;
 pub mod nbd_client;
 pub mod new_root;
 pub mod oracle;

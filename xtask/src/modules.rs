@@ -16,6 +16,10 @@ pub const ATOM: &str = "atom";
 /// The Kbuild object of the module that is broken on purpose.
 pub const BROKEN: &str = "broken";
 
+/// The Kbuild object of the client in one module, and that of a live patch of it.
+pub const SINGLE: &str = "single";
+pub const PATCH: &str = "single_patch";
+
 /// A version of the payload, as `payload/versions.toml` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,11 +142,43 @@ pub fn broken(repository: &Path) -> ModuleSpec {
     }
 }
 
-/// The modules of the clone for a kernel: Atom and the payloads, and for a debug kernel what its detectors are tested with.
+/// The client in one module without Atom, which the benchmark measures the split against, and a live patch of it.
+fn peers(repository: &Path) -> [ModuleSpec; 2] {
+    let own = |folder: &str| SourceDir {
+        from: repository.join("tests/modules").join(folder),
+        to: String::new(),
+    };
+    let below =
+        |folder: &str, to: &str| SourceDir { from: repository.join(folder), to: to.to_owned() };
+    let single = ModuleSpec {
+        object: SINGLE.to_owned(),
+        root: format!("{SINGLE}_main.rs"),
+        c_files: vec!["traced.c".to_owned()],
+        sources: vec![own(SINGLE), below("payload/src", "payload"), below("abi/src", "abi")],
+        // As the newest payload has them; without targets, which are not measured with it.
+        cfgs: vec!["payload_schema=\"5\"".to_owned()],
+        ..ModuleSpec::default()
+    };
+    let patch = ModuleSpec {
+        object: PATCH.to_owned(),
+        root: "patch.c".to_owned(),
+        sources: vec![own("patch")],
+        needs: vec![SINGLE.to_owned()],
+        ..ModuleSpec::default()
+    };
+    [single, patch]
+}
+
+/// The modules of the clone for a kernel: Atom and the payloads; for a debug kernel what its detectors are tested with, and for a stock
+/// one what the benchmark needs.
 pub fn of(sysroot: &Sysroot) -> Result<Vec<ModuleSpec>> {
     let mut specs = all()?;
-    if sysroot.flavour().is_some() && !specs.is_empty() {
-        specs.push(broken(&places::repository()));
+    if specs.is_empty() {
+        return Ok(specs);
+    }
+    match sysroot.flavour() {
+        Some(_) => specs.push(broken(&places::repository())),
+        None => specs.extend(peers(&places::repository())),
     }
     Ok(specs)
 }

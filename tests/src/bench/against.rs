@@ -50,7 +50,7 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
                     let load = Application::start(&device, DEPTH, spec.bytes)?;
                     for _ in 0..upgrades {
                         let took = pause::upgrade(&site, Mode::Warm)?;
-                        let micros = super::window::micros(took.pause);
+                        let micros = super::window::micros(took.pause.unwrap_or_default());
                         rounds.add(kind, subject, Metric::Pause, None, micros);
                     }
                     load.stop()?;

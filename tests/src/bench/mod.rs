@@ -10,6 +10,7 @@
 //! | `path.rs` | the suite *path*: what a request costs |
 //! | `pause.rs` | the suite *pause*: how long a change of code is seen |
 //! | `scale.rs` | the suite *scale*: what grows with what |
+//! | `size.rs` | the suite *size*: modules and memory |
 //! | `against.rs` | this tree beside an earlier commit |
 //! | `peers/` | the peers |
 
@@ -20,6 +21,7 @@ mod pause;
 mod peers;
 mod scale;
 pub mod series;
+mod size;
 mod volumes;
 pub mod window;
 
@@ -44,6 +46,8 @@ pub enum Suite {
     Path,
     /// What grows with devices, handles and memory.
     Scale,
+    /// Modules and memory.
+    Size,
     /// Volumes over servers and disks.
     Volumes,
     /// This tree beside an earlier commit.
@@ -52,7 +56,8 @@ pub enum Suite {
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pause, Self::Path, Self::Scale, Self::Volumes, Self::Against];
+    pub const ALL: [Self; 6] =
+        [Self::Pause, Self::Path, Self::Scale, Self::Size, Self::Volumes, Self::Against];
 
     /// As the guest is told, and as people say.
     pub const fn name(self) -> &'static str {
@@ -60,6 +65,7 @@ impl Suite {
             Self::Pause => "pause",
             Self::Path => "path",
             Self::Scale => "scale",
+            Self::Size => "size",
             Self::Volumes => "volumes",
             Self::Against => "against",
         }
@@ -110,6 +116,9 @@ pub struct Document {
     pub how: How,
     /// Release of the running kernel.
     pub kernel: String,
+    /// The commit of the tree, as the host says it; empty: it has not.
+    #[serde(default)]
+    pub commit: String,
     /// Processors of the guest.
     pub processors: usize,
     /// All numbers.
@@ -125,6 +134,7 @@ pub fn run(wish: Wish<'_>) -> Result<Document> {
         Suite::Pause => pause::run(wish)?,
         Suite::Path => (path::run(wish)?, Vec::new()),
         Suite::Scale => (scale::run(wish)?, Vec::new()),
+        Suite::Size => (size::run(wish)?, Vec::new()),
         Suite::Volumes => (volumes::run(wish)?, Vec::new()),
         Suite::Against => (against::run(wish)?, Vec::new()),
     };
@@ -134,6 +144,7 @@ pub fn run(wish: Wish<'_>) -> Result<Document> {
         suite: wish.suite,
         how: wish.how,
         kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+        commit: String::new(),
         processors: std::thread::available_parallelism()?.get(),
         series,
         traces,
@@ -150,4 +161,10 @@ fn call(program: &str, args: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Writes so many MiB of a device, past the page cache: what was never written is read from nowhere.
+fn write_all(device: &str, mib: u64) -> Result<()> {
+    let (to, count) = (format!("of={device}"), format!("count={mib}"));
+    call("dd", &["if=/dev/zero", &to, "bs=1M", "oflag=direct", &count]).map(drop)
 }

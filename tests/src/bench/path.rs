@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! The suite *path*: what a request costs. Nothing is kept, so that nothing but the way to the driver and back is measured; and
-//! memory, beside the kernel's disk in memory.
+//! memory, beside the kernel's disk in memory. The same code in one module, without Atom, says what the split costs.
 
 use anyhow::Result;
 
 use super::fio::{self, Workload};
-use super::peers::{Brd, NullBlk, Ublk};
+use super::peers::{Brd, NullBlk, Single, Ublk};
 use super::series::{Metric, Rounds, Series, OURS};
-use super::{How, Wish};
+use super::{write_all, How, Wish};
 use crate::site::{Site, Spec};
 
 /// The payload that is measured.
@@ -21,6 +21,8 @@ const TAGS: u16 = 128;
 /// MiB of a device that keeps nothing, and of one that does.
 const NULL_MIB: u64 = 1024;
 const RAM_MIB: u64 = 128;
+/// The subject that has the payload's code in one module.
+const SINGLE: &str = "one module";
 
 const WORKLOADS: [Workload; 6] = [
     random("random read 4k", "randread", 1, 1, 1),
@@ -60,14 +62,20 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
             true => Some(Ublk::start(TAGS.into())?),
             false => None,
         };
-        let mut sides = vec![
-            Side { subject: OURS, device: &ours },
-            Side { subject: "null_blk", device: null_blk.device() },
-        ];
+        let single = match Single::is_there() {
+            true => Some(Single::load(NULL_MIB, TAGS.into())?),
+            false => None,
+        };
+        let mut sides = vec![Side { subject: OURS, device: &ours }];
+        sides.extend(single.iter().map(|one| Side { subject: SINGLE, device: one.null() }));
+        sides.push(Side { subject: "null_blk", device: null_blk.device() });
         sides.extend(ublk.iter().map(|ublk| Side { subject: "ublk null", device: ublk.device() }));
         measure(wish.how, setup, &sides, NULL_MIB, &mut rounds)?;
         if let Some(ublk) = ublk {
             ublk.stop()?;
+        }
+        if let Some(single) = single {
+            single.unload()?;
         }
         null_blk.unload()?;
         site.destroy("null")?;
@@ -76,15 +84,20 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     if setup.contains(wish.only) {
         let ours = site.volume("ram", Spec::ram(RAM_MIB).depth(TAGS))?;
         let brd = Brd::load(RAM_MIB)?;
-        let sides =
-            [Side { subject: OURS, device: &ours }, Side { subject: "brd", device: brd.device() }];
+        let single = match Single::is_there() {
+            true => Some(Single::load(RAM_MIB, TAGS.into())?),
+            false => None,
+        };
+        let mut sides = vec![Side { subject: OURS, device: &ours }];
+        sides.extend(single.iter().map(|one| Side { subject: SINGLE, device: one.ram() }));
+        sides.push(Side { subject: "brd", device: brd.device() });
         for side in &sides {
-            // What was never written is read from nowhere.
-            let args = ["if=/dev/zero", &format!("of={}", side.device), "bs=1M", "oflag=direct"];
-            let count = format!("count={RAM_MIB}");
-            super::call("dd", &[&args[..], &[&count]].concat())?;
+            write_all(side.device, RAM_MIB)?;
         }
         measure(wish.how, setup, &sides, RAM_MIB, &mut rounds)?;
+        if let Some(single) = single {
+            single.unload()?;
+        }
         brd.unload()?;
         site.destroy("ram")?;
     }
@@ -98,6 +111,10 @@ fn measure(how: How, setup: &str, sides: &[Side<'_>], mib: u64, rounds: &mut Rou
         How::Quick => QUICK,
         How::Counted => COUNTED,
     };
+    for side in sides {
+        // The first one on a device would pay for what comes once, as udev.
+        fio::iops(side.device, &WORKLOADS[0], mib, milliseconds)?;
+    }
     for workload in &WORKLOADS {
         let title = format!("{setup}: {}", workload.title());
         for _ in 0..count {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use atom_abi::control::phase;
 use atomctl::report::Mode;
 
-use super::peers::{Mapped, NullBlk, Ublk};
+use super::peers::{Mapped, Nbd, NullBlk, Single, Ublk};
 use super::series::{Metric, Rounds, Series, OURS};
 use super::window::{micros, Application, Trace};
 use super::{How, Wish};
@@ -32,7 +32,8 @@ const RAM_MIB: u64 = 64;
 
 /// How long a change took.
 pub struct Took {
-    pub pause: Duration,
+    /// None: no request waits for it.
+    pub pause: Option<Duration>,
     pub whole: Duration,
     /// Parts of the pause, where they are known: microseconds.
     pub phases: Vec<(Metric, f64)>,
@@ -41,12 +42,14 @@ pub struct Took {
 impl Took {
     /// Without the parts of the pause.
     fn whole(pause: Duration, whole: Duration) -> Self {
-        Self { pause, whole, phases: Vec::new() }
+        Self { pause: Some(pause), whole, phases: Vec::new() }
     }
 
     /// Adds it to a round.
     pub fn record(&self, rounds: &mut Rounds, setup: &str, subject: &str, at: Option<u64>) {
-        rounds.add(setup, subject, Metric::Pause, at, micros(self.pause));
+        if let Some(pause) = self.pause {
+            rounds.add(setup, subject, Metric::Pause, at, micros(pause));
+        }
         rounds.add(setup, subject, Metric::Whole, at, micros(self.whole));
         for (metric, value) in &self.phases {
             rounds.add(setup, subject, *metric, at, *value);
@@ -99,7 +102,7 @@ pub fn upgrade_between(site: &Site, versions: [&str; 2], mode: Mode) -> Result<T
     let (pause, whole) = (Duration::from_micros(report.pause_us), begun.elapsed());
     let phase = |at: usize| report.phases_us.get(phase::NAMES[at]).unwrap_or(0) as f64;
     let phases = Metric::PHASES.map(|(metric, at)| (metric, phase(at))).to_vec();
-    Ok(Took { pause, whole, phases })
+    Ok(Took { pause: Some(pause), whole, phases })
 }
 
 impl Change for Mapped {
@@ -130,6 +133,38 @@ impl Change for Ublk {
     fn change(&mut self) -> Result<Took> {
         let pause = self.swap()?;
         Ok(Took::whole(pause, pause))
+    }
+}
+
+impl Change for Single {
+    fn subject(&self) -> &'static str {
+        "livepatch"
+    }
+
+    fn device(&self) -> &str {
+        self.null()
+    }
+
+    fn change(&mut self) -> Result<Took> {
+        Ok(Took { pause: None, whole: self.patch()?, phases: Vec::new() })
+    }
+}
+
+impl Change for Nbd {
+    fn subject(&self) -> &'static str {
+        "kernel's nbd"
+    }
+
+    fn device(&self) -> &str {
+        Nbd::device(self)
+    }
+
+    fn change(&mut self) -> Result<Took> {
+        let begun = Instant::now();
+        let pause = self.swap()?;
+        // Those that were in flight come back long after the connection, and the gap ends with them.
+        self.wait_for(2 * u64::from(DEPTH))?;
+        Ok(Took::whole(pause, begun.elapsed()))
     }
 }
 
@@ -167,15 +202,23 @@ fn beside_peers(
     let device = site.volume("bench", Spec::null(NULL_MIB).depth(TAGS))?;
     let null_blk = NullBlk::load(TAGS.into())?;
     let mapped = Mapped::over(null_blk.device(), "bench")?;
+    let nbd = Nbd::start(NULL_MIB)?;
     let ublk = if Ublk::is_there() { Some(Ublk::start(TAGS.into())?) } else { None };
+    let single = match Single::is_there() {
+        true => Some(Single::load_traced(NULL_MIB, TAGS.into())?),
+        false => None,
+    };
     {
         let mut warm = Upgrade { site, device: &device, mode: Mode::Warm };
         let mut cold = Upgrade { site, device: &device, mode: Mode::Cold };
-        let (mut mapped, mut ublk) = (mapped, ublk);
+        let (mut mapped, mut nbd, mut ublk, mut single) = (mapped, nbd, ublk, single);
         for round in 0..count {
-            let mut sides: Vec<&mut dyn Change> = vec![&mut warm, &mut cold, &mut mapped];
+            let mut sides: Vec<&mut dyn Change> = vec![&mut warm, &mut cold, &mut mapped, &mut nbd];
             if let Some(ublk) = &mut ublk {
                 sides.push(ublk);
+            }
+            if let Some(single) = &mut single {
+                sides.push(single);
             }
             for side in sides {
                 let trace = once(setup, side, rounds)?;
@@ -188,6 +231,10 @@ fn beside_peers(
         if let Some(ublk) = ublk {
             ublk.stop()?;
         }
+        if let Some(single) = single {
+            single.unload()?;
+        }
+        nbd.stop()?;
         mapped.remove()?;
     }
     null_blk.unload()?;

@@ -4,7 +4,7 @@
 //!
 //! In each round each size comes once, so that what else the host does meets all of them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +14,8 @@ use nix::sys::resource::{setrlimit, Resource};
 use super::pause::{self, VERSIONS};
 use super::series::{Metric, Rounds, Series, OURS};
 use super::window::micros;
-use super::{How, Wish};
+use super::{write_all, How, Wish};
+use crate::memory::object_bytes;
 use crate::site::{Site, Spec};
 use crate::variant;
 
@@ -83,13 +84,13 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
 /// Makes so many devices, upgrades, and removes them.
 fn devices(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<()> {
     let spec = Spec { hw_queues: QUEUES, ..Spec::null(SMALL_MIB).depth(TAGS) };
-    let before = taken_bytes()?;
+    let before = object_bytes()?;
     let begun = Instant::now();
     for index in 0..count {
         site.volume(&format!("v{index}"), spec)?;
     }
     rounds.add(setup, "create", Metric::Whole, Some(count), micros(begun.elapsed()));
-    let each = taken_bytes()?.saturating_sub(before) as f64 / count as f64;
+    let each = object_bytes()?.saturating_sub(before) as f64 / count as f64;
     rounds.add(setup, "each device", Metric::Bytes, Some(count), each);
     upgrade(site, setup, count, rounds)?;
     let begun = Instant::now();
@@ -104,10 +105,10 @@ fn devices(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<
 fn handles(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<()> {
     let device = site.volume("one", Spec::null(SMALL_MIB).depth(TAGS))?;
     setrlimit(Resource::RLIMIT_NOFILE, count + SPARE, count + SPARE).context("more open files")?;
-    let before = taken_bytes()?;
+    let before = object_bytes()?;
     let open: std::io::Result<Vec<File>> = (0..count).map(|_| File::open(&device)).collect();
     let open = open.context(device)?;
-    let each = taken_bytes()?.saturating_sub(before) as f64 / count as f64;
+    let each = object_bytes()?.saturating_sub(before) as f64 / count as f64;
     rounds.add(setup, "each handle", Metric::Bytes, Some(count), each);
     upgrade(site, setup, count, rounds)?;
     drop(open);
@@ -117,9 +118,7 @@ fn handles(site: &Site, setup: &str, count: u64, rounds: &mut Rounds) -> Result<
 /// Upgrades one device in memory, all of which was written.
 fn memory(site: &Site, setup: &str, mib: u64, rounds: &mut Rounds) -> Result<()> {
     let device = site.volume("one", Spec::ram(mib).depth(TAGS))?;
-    let count = format!("count={mib}");
-    let to = format!("of={device}");
-    super::call("dd", &["if=/dev/zero", &to, "bs=1M", "oflag=direct", &count])?;
+    write_all(&device, mib)?;
     upgrade(site, setup, mib, rounds)?;
     site.destroy("one")
 }
@@ -137,15 +136,4 @@ fn image(site: &Site, setup: &str, kib: u64, rounds: &mut Rounds) -> Result<()> 
 fn upgrade(site: &Site, setup: &str, at: u64, rounds: &mut Rounds) -> Result<()> {
     pause::upgrade(site, Mode::Warm)?.record(rounds, setup, OURS, Some(at));
     Ok(())
-}
-
-/// Bytes that the kernel has taken for objects that nobody can take from it, and for each processor.
-fn taken_bytes() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let field = |name: &str| -> Result<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(number.with_context(|| format!("no {name} in /proc/meminfo"))?.parse::<u64>()? << 10)
-    };
-    Ok(field("SUnreclaim:")? + field("Percpu:")?)
 }

@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::growth::Limit;
 use crate::leaks;
+use crate::memory::{field, ready, settle};
 use crate::site::Site;
-
-/// Where the kernel's caches are, one folder each.
-const CACHES: &str = "/sys/kernel/slab";
 
 /// Fields of `/proc/meminfo` that are the kernel's, and not a cache that it gives back when it is asked to.
 const MEMORY: [&str; 6] =
@@ -98,19 +96,6 @@ pub fn limit_of(name: &str) -> &'static Limit {
     }
 }
 
-/// Has the kernel give back what it only keeps: cached entries of file systems, and objects that lie ready for a processor.
-fn settle() -> Result<()> {
-    fs::write("/proc/sys/vm/drop_caches", "3")?;
-    for cache in fs::read_dir(CACHES).with_context(|| format!("cannot list {CACHES}"))? {
-        let cache = cache?.path();
-        // Other names of one cache are links to it; one that is gone needs nothing.
-        if !cache.is_symlink() {
-            let _ = fs::write(cache.join("shrink"), "1");
-        }
-    }
-    Ok(())
-}
-
 /// Names and objects in use, of `/proc/slabinfo` (`slabinfo(5)`).
 fn objects(text: &str) -> impl Iterator<Item = (&str, u64)> {
     // Two lines say what the columns are.
@@ -120,19 +105,10 @@ fn objects(text: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-/// A field of `/proc/meminfo`, in KiB.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// Memory in KiB that the kernel has and does not call anybody's, from `/proc/meminfo` and `/proc/zoneinfo`. Pages on the
-/// free lists of the processors are free, though `MemFree` leaves them out.
+/// Memory in KiB that the kernel has and does not call anybody's, from `/proc/meminfo` and `/proc/zoneinfo`.
 fn taken(text: &str, lists: &str) -> Option<u64> {
-    let counts = lists.lines().filter_map(|line| line.trim().strip_prefix("count:"));
-    let ready: u64 = counts.filter_map(|number| number.trim().parse::<u64>().ok()).sum();
     let given = OTHERS.iter().map(|name| field(text, name)).sum::<Option<u64>>()?;
-    Some(field(text, "MemTotal")?.saturating_sub(given + 4 * ready))
+    Some(field(text, "MemTotal")?.saturating_sub(given + ready(lists)))
 }
 
 /// The size of a module, from its line of `/proc/modules`.
@@ -178,7 +154,6 @@ mod tests {
             AnonPages: 900 kB\nSReclaimable: 300 kB\nKernelStack: 150 kB\nPageTables: 50 kB\n";
         let lists = "  pagesets\n    cpu: 0\n              count:    20\n              high:  9\n    cpu: 1\n   count: 5\n";
         assert_eq!(taken(text, lists), Some(10_000 - 7500 - 4 * 25));
-        assert_eq!(field(text, "Cached"), Some(2000));
         assert_eq!(taken("MemTotal: 1 kB\n", lists), None);
         assert_eq!(module_bytes("payload_2_0_0 262144 1 - Live 0x0 (OE)"), Some(262_144));
     }

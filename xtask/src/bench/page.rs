@@ -248,6 +248,7 @@ mod tests {
             suite: Suite::Pause,
             how: How::Quick,
             kernel: "7.2".to_owned(),
+            commit: String::new(),
             processors: 2,
             series: vec![
                 series("swap <1>", "atom", Metric::Pause, None, &[500.0, 700.0, 0.0]),

@@ -144,6 +144,7 @@ mod tests {
             suite: Suite::Path,
             how,
             kernel: "7.2".to_owned(),
+            commit: String::new(),
             processors: 2,
             series: vec![
                 series(OURS, Metric::Iops, &[150.0, 50.0, 100.0]),

@@ -112,6 +112,24 @@ const TARGETS: &[Target] = &[
     at_most("pause with an image of 63 MiB to that with one of 64 KiB", 2.0, 2, |all| {
         all.growth("KiB of an image", 63 << 10, 64)
     }),
+    at_least("requests with as many instructions, to one module's, depth 1", 0.99, 3, |all| {
+        all.counted("nothing kept: random read 4k, depth 1", "one module")
+    }),
+    at_least("requests with as many instructions, to one module's, depth 32", 0.99, 3, |all| {
+        all.counted("nothing kept: random read 4k, depth 32", "one module")
+    }),
+    at_least(
+        "requests with as many instructions, to one module's, in memory, depth 32",
+        0.99,
+        3,
+        |all| all.counted("in memory: random read 4k, depth 32", "one module"),
+    ),
+    at_least("IOPS to one module's, depth 1", 0.99, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 1", "one module")
+    }),
+    at_least("IOPS to one module's, depth 32", 0.99, 2, |all| {
+        all.to("nothing kept: random read 4k, depth 32", "one module")
+    }),
     at_least("IOPS to null_blk's, depth 1", 0.97, 2, |all| {
         all.to("nothing kept: random read 4k, depth 1", "null_blk")
     }),
@@ -160,6 +178,20 @@ impl<'a> Measured<'a> {
     fn to(&self, setup: &str, peer: &str) -> Option<f64> {
         let ours = self.find(setup, OURS, Metric::Iops, None)?;
         Some(ours.to(self.find(setup, peer, Metric::Iops, None)?)?.median)
+    }
+
+    /// The same of instructions.
+    fn counted(&self, setup: &str, peer: &str) -> Option<f64> {
+        let counted = self.0.iter().filter(|one| one.how == How::Counted);
+        let all: Vec<&Series> = counted.flat_map(|one| &one.series).collect();
+        let find = |subject: &str| {
+            let mut all = all.iter();
+            all.find(|one| {
+                (one.setup.as_str(), one.subject.as_str(), one.metric)
+                    == (setup, subject, Metric::Iops)
+            })
+        };
+        Some(find(OURS)?.to(find(peer)?)?.median)
     }
 
     /// The median of the ratios of a peer's pause to ours.
@@ -222,6 +254,7 @@ mod tests {
             suite: Suite::Pause,
             how: How::Thorough,
             kernel: "7.2".to_owned(),
+            commit: String::new(),
             processors: 2,
             series,
             traces: Vec::new(),

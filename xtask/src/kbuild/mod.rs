@@ -54,7 +54,7 @@ impl Bindings {
 pub struct ModuleSpec {
     /// The Kbuild object; the loaded module has this name.
     pub object: String,
-    /// The Rust file with the crate's root, as in `atom_main.rs`.
+    /// The Rust file with the crate's root, as in `atom_main.rs`; or a C file where there is no Rust.
     pub root: String,
     /// C files to link in, as in `atom_exports.c`.
     pub c_files: Vec<String>,
@@ -73,6 +73,10 @@ pub struct ModuleSpec {
 }
 
 impl ModuleSpec {
+    fn is_rust(&self) -> bool {
+        self.root.ends_with(".rs")
+    }
+
     /// What Kbuild makes of the crate, as in `atom_main.o`.
     fn crate_file(&self, extension: &str) -> String {
         Path::new(&self.root).with_extension(extension).display().to_string()
@@ -119,7 +123,9 @@ impl Mode {
 /// after them; the others are built side by side.
 pub fn build(specs: &[ModuleSpec], sysroot: &Sysroot, mode: Mode) -> Result<Vec<PathBuf>> {
     let _turn = turn(sysroot, mode)?;
-    let (first, then): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.needs.is_empty());
+    // There are no lints for C.
+    let wanted = specs.iter().filter(|spec| mode == Mode::Build || spec.is_rust());
+    let (first, then): (Vec<_>, Vec<_>) = wanted.partition(|spec| spec.needs.is_empty());
     for wave in [first, then] {
         build_side_by_side(wave, sysroot, mode)?;
     }

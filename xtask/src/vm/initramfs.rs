@@ -434,9 +434,11 @@ fn overlay(sysroot: &Sysroot, below: &[&Path]) -> Result<PathBuf> {
             put(&file, &format!("usr/lib/{folder}/{}.ko", version.object))?;
         }
     }
-    let broken = kbuild::loadable(sysroot, modules::BROKEN);
-    if broken.exists() {
-        put(&broken, &format!("usr/lib/atom/test/{}.ko", modules::BROKEN))?;
+    for object in [modules::BROKEN, modules::SINGLE, modules::PATCH] {
+        let file = kbuild::loadable(sysroot, object);
+        if file.exists() {
+            put(&file, &format!("usr/lib/atom/test/{object}.ko"))?;
+        }
     }
     let rule = places::repository().join(UDEV_RULE);
     if rule.exists() {

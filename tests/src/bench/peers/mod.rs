@@ -3,10 +3,15 @@
 
 mod brd;
 mod mapped;
+mod nbd;
+mod netlink;
 mod null_blk;
+mod single;
 mod ublk;
 
 pub use brd::Brd;
 pub use mapped::Mapped;
+pub use nbd::Nbd;
 pub use null_blk::NullBlk;
+pub use single::Single;
 pub use ublk::Ublk;

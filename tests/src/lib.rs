@@ -35,6 +35,7 @@ pub mod packaged;
 pub mod patience;
 pub mod power;
 pub mod pressure;
+pub mod ptraced;
 pub mod queue;
 pub mod random;
 pub mod relay;

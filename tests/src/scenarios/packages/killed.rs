@@ -18,13 +18,12 @@ use serde_json::Value;
 use super::{LONG_SOAK, PATIENCE, SHORT_SOAK};
 use crate::kept;
 use crate::packaged::{configure, live, rpms_are_whole, run, run_saying, serves, Load, Said};
+use crate::ptraced;
 use crate::scenarios::Context;
 use crate::wait;
 
 /// What the last script of a transaction calls, as `/proc/PID/cmdline` has it.
 const CALLED: &[u8] = b"atomctl\0package\0installed\0";
-/// The processor that they run on.
-const PROCESSOR: &str = "0";
 /// What keeps requests when it is told to.
 const STUCK: &str = "9.0.0-stuck";
 /// Its module while it is loaded.
@@ -59,23 +58,12 @@ impl Node<'_> {
     fn before_the_switch(&mut self) -> Result<()> {
         self.context.step("killed when the new module is loaded, and before it takes over");
         configure(SHORT_SOAK)?;
-        goes_first(self.context, true)?;
         let transaction = install(&["-U", self.stuck]);
-        // By another thread, which goes before nobody: to look through all processes again and again takes a processor.
-        let tool = std::thread::scope(|scope| scope.spawn(|| wait_for_tool(&transaction)).join())
-            .map_err(|_| anyhow!("who looked for it panicked"))??;
-        wait::until("the new module is loaded", PATIENCE, || {
-            ensure!(!transaction.is_finished(), "the transaction has ended");
-            Ok(fs::exists(STUCK_LOADED)?)
-        })?;
-        // It stops where it leaves the kernel: behind the insertion, and before what it does next.
-        kill(tool, Signal::SIGSTOP)?;
-        wait::until("the tool stands still", PATIENCE, || {
-            Ok(matches!(state(tool)?.as_str(), "T" | "t"))
-        })?;
-        goes_first(self.context, false)?;
+        let tool = wait_for_tool(&transaction)?;
+        let tool = ptraced::behind_call(tool, &ptraced::INSERTIONS)?;
+        ensure!(fs::exists(STUCK_LOADED)?, "the call inserted something else");
         ensure!(live()? == "1.1.0", "it was stopped too late: {} serves", live()?);
-        kill(tool, Signal::SIGKILL)?;
+        tool.kill()?;
         passes(transaction)?;
         ensure!(live()? == "1.1.0" && fs::exists(STUCK_LOADED)?, "{} serves", live()?);
         self.is_well()?;
@@ -181,22 +169,10 @@ impl Node<'_> {
     }
 }
 
-/// Has this thread run on the processor of the transactions and go before them: what it waits for, it sees before they go on.
-/// Threads that it starts go before nobody.
-fn goes_first(context: &Context, first: bool) -> Result<()> {
-    let thread = nix::unistd::gettid().to_string();
-    let (processors, policy) = if first { (PROCESSOR, "--fifo") } else { ("0-1", "--other") };
-    let priority = if first { "2" } else { "0" };
-    context.run(&["taskset", "--cpu-list", "--pid", processors, &thread])?;
-    context.run(&["chrt", "--reset-on-fork", policy, "--pid", priority, &thread])?;
-    Ok(())
-}
-
 /// Starts a transaction.
 fn install(args: &[&str]) -> JoinHandle<Result<Said>> {
-    let rpm = ["--cpu-list", PROCESSOR, "rpm"];
-    let args: Vec<String> = rpm.iter().chain(args).map(|arg| (*arg).to_owned()).collect();
-    std::thread::spawn(move || run("taskset", &args.iter().map(String::as_str).collect::<Vec<_>>()))
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    std::thread::spawn(move || run("rpm", &args.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 /// A transaction succeeds, whatever became of its `atomctl`.
@@ -221,13 +197,6 @@ fn wait_for_tool(transaction: &JoinHandle<Result<Said>>) -> Result<Pid> {
         Ok(found.is_some())
     })?;
     found.context("no atomctl")
-}
-
-/// The state of a process, as proc_pid_stat(5) has it.
-fn state(process: Pid) -> Result<String> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, rest) = text.rsplit_once(") ").context("no state")?;
-    Ok(rest.chars().take(1).collect())
 }
 
 fn history(context: &Context) -> Result<Value> {

@@ -24,7 +24,7 @@ use crate::site::{Site, Spec};
 pub const SCHEMA: &str = "atom.upgrade-run/1";
 /// The upgrades, in order.
 const UPGRADES: [(&str, Mode); 3] =
-    [("1.1.0", Mode::Warm), ("1.0.0", Mode::Cold), ("1.1.0", Mode::Warm)];
+    [("2.1.0", Mode::Warm), ("2.0.0", Mode::Cold), ("2.1.0", Mode::Warm)];
 /// How long the gaps are watched with an upgrade, and before it without one.
 const WINDOW: Duration = Duration::from_secs(3);
 const MOUNT: &str = "/run/atom-upgrade";
@@ -89,8 +89,8 @@ pub fn run(places: &Places) -> Result<Document> {
 
 impl Demo {
     fn set_up(places: &Places) -> Result<Self> {
-        say("loading Atom and payload 1.0.0");
-        let site = Site::start(&places.modules, "1.0.0")?;
+        say("loading Atom and payload 2.0.0");
+        let site = Site::start(&places.modules, "2.0.0")?;
         say("creating volumes: an ext4, a raw one, one that keeps nothing");
         let ext4 = site.volume("files", Spec::ram(128))?;
         let raw = site.volume("raw", Spec::ram(64))?;

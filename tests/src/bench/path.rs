@@ -62,10 +62,7 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
             true => Some(Ublk::start(TAGS.into())?),
             false => None,
         };
-        let single = match Single::is_there() {
-            true => Some(Single::load(NULL_MIB, TAGS.into())?),
-            false => None,
-        };
+        let single = Single::load(NULL_MIB, TAGS.into())?;
         let mut sides = vec![Side { subject: OURS, device: &ours }];
         sides.extend(single.iter().map(|one| Side { subject: SINGLE, device: one.null() }));
         sides.push(Side { subject: "null_blk", device: null_blk.device() });
@@ -84,10 +81,7 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     if setup.contains(wish.only) {
         let ours = site.volume("ram", Spec::ram(RAM_MIB).depth(TAGS))?;
         let brd = Brd::load(RAM_MIB)?;
-        let single = match Single::is_there() {
-            true => Some(Single::load(RAM_MIB, TAGS.into())?),
-            false => None,
-        };
+        let single = Single::load(RAM_MIB, TAGS.into())?;
         let mut sides = vec![Side { subject: OURS, device: &ours }];
         sides.extend(single.iter().map(|one| Side { subject: SINGLE, device: one.ram() }));
         sides.push(Side { subject: "brd", device: brd.device() });

@@ -204,10 +204,7 @@ fn beside_peers(
     let mapped = Mapped::over(null_blk.device(), "bench")?;
     let nbd = Nbd::start(NULL_MIB)?;
     let ublk = if Ublk::is_there() { Some(Ublk::start(TAGS.into())?) } else { None };
-    let single = match Single::is_there() {
-        true => Some(Single::load_traced(NULL_MIB, TAGS.into())?),
-        false => None,
-    };
+    let single = Single::load_traced(NULL_MIB, TAGS.into())?;
     {
         let mut warm = Upgrade { site, device: &device, mode: Mode::Warm };
         let mut cold = Upgrade { site, device: &device, mode: Mode::Cold };

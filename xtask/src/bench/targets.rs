@@ -287,6 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn instructions_come_from_what_was_counted_and_time_from_what_was_not() {
+        let setup = "nothing kept: random read 4k, depth 1";
+        let both = |ours: f64, theirs: f64| {
+            let one = |subject, value| series(setup, subject, Metric::Iops, None, &[value]);
+            document(vec![one(OURS, ours), one("one module", theirs)])
+        };
+        let counted = Document { how: How::Counted, ..both(98.0, 100.0) };
+        let all = [both(80.0, 100.0), counted];
+        assert_eq!(Measured(&all).counted(setup, "one module"), Some(0.98));
+        assert_eq!(Measured(&all).to(setup, "one module"), Some(0.8));
+        assert_eq!(Measured(&all[..1]).counted(setup, "one module"), None);
+    }
+
+    #[test]
     fn growth_is_that_of_each_round() {
         let all = [document(vec![
             series("devices", OURS, Metric::Pause, Some(1), &[100.0, 400.0]),

@@ -40,9 +40,9 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// How long a change of code is seen: upgrades, warm and cold, beside device mapper's change of a table, ublk's change of
-    /// a server, and the kernel's NBD client's change of a connection.
+    /// a server, the kernel's NBD client's change of a connection, and a live patch.
     Pause(Measured),
-    /// What a request costs: beside null_blk, a ublk server that does nothing, and brd.
+    /// What a request costs: beside the same code in one module, null_blk, a ublk server that does nothing, and brd.
     Path(Measured),
     /// What grows with the number of devices and of open handles, and with the memory of a volume.
     Scale(Measured),

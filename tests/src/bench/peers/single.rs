@@ -25,27 +25,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Single;
 
 impl Single {
-    /// Whether it was built: kernels that look for defects have none.
-    pub fn is_there() -> bool {
-        Path::new(MODULE).exists()
-    }
-
-    /// Loads it with so many MiB on each device, and so many tags in each hardware queue.
-    pub fn load(mib: u64, depth: u32) -> Result<Self> {
+    /// Loads it with so many MiB on each device, and so many tags in each hardware queue. None: it was not built, as for kernels
+    /// that look for defects.
+    pub fn load(mib: u64, depth: u32) -> Result<Option<Self>> {
         Self::load_with(mib, depth, 0)
     }
 
     /// The same, and requests come by a function that can be patched.
-    pub fn load_traced(mib: u64, depth: u32) -> Result<Self> {
+    pub fn load_traced(mib: u64, depth: u32) -> Result<Option<Self>> {
         Self::load_with(mib, depth, 1)
     }
 
-    fn load_with(mib: u64, depth: u32, traced: u32) -> Result<Self> {
+    fn load_with(mib: u64, depth: u32, traced: u32) -> Result<Option<Self>> {
+        if !Path::new(MODULE).exists() {
+            return Ok(None);
+        }
         let parameters =
             [format!("mib={mib}"), format!("depth={depth}"), format!("traced={traced}")];
         call("insmod", &[&[MODULE], &parameters.each_ref().map(String::as_str)[..]].concat())?;
         ensure!(fs::exists(NULL)? && fs::exists(RAM)?, "there is no {NULL} or no {RAM}");
-        Ok(Self)
+        Ok(Some(Self))
     }
 
     /// The device that keeps nothing.

@@ -42,6 +42,7 @@ pub mod relay;
 pub mod scenarios;
 pub mod server;
 pub mod site;
+pub mod slab;
 pub mod soak;
 pub mod spare;
 pub mod trace;

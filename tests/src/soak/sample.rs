@@ -10,9 +10,9 @@ use atomctl::node::Node;
 use serde::{Deserialize, Serialize};
 
 use super::growth::Limit;
-use crate::leaks;
 use crate::memory::{field, ready, settle};
 use crate::site::Site;
+use crate::{leaks, slab};
 
 /// Fields of `/proc/meminfo` that are the kernel's, and not a cache that it gives back when it is asked to.
 const MEMORY: [&str; 6] =
@@ -73,8 +73,8 @@ impl Sample {
 
 /// Counts the kernel's memory.
 fn memory(counts: &mut BTreeMap<String, u64>) -> Result<()> {
-    let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
-    counts.extend(objects(&text).map(|(name, objects)| (format!("{SLAB}{name}"), objects)));
+    let caches = slab::objects_in_use()?.into_iter();
+    counts.extend(caches.map(|(name, objects)| (format!("{SLAB}{name}"), objects)));
     let text = fs::read_to_string("/proc/meminfo")?;
     let lists = fs::read_to_string("/proc/zoneinfo")?;
     // Older kernels have fewer fields.
@@ -94,15 +94,6 @@ pub fn limit_of(name: &str) -> &'static Limit {
         _ if name.starts_with(KIB) => &KIBIBYTES,
         _ => &EXACT,
     }
-}
-
-/// Names and objects in use, of `/proc/slabinfo` (`slabinfo(5)`).
-fn objects(text: &str) -> impl Iterator<Item = (&str, u64)> {
-    // Two lines say what the columns are.
-    text.lines().skip(2).filter_map(|line| {
-        let mut words = line.split_whitespace();
-        Some((words.next()?, words.next()?.parse().ok()?))
-    })
 }
 
 /// Memory in KiB that the kernel has and does not call anybody's, from `/proc/meminfo` and `/proc/zoneinfo`.
@@ -136,17 +127,6 @@ fn tasks() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn objects_are_read_by_the_names_of_their_caches() {
-        let text = "slabinfo - version: 2.1\n\
-            # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables\n\
-            kmalloc-64          1200   1280     64   64    1 : tunables    0    0    0 : slabdata 20 20 0\n\
-            :0000256              17     32    256   16    1 : tunables    0    0    0 : slabdata 2 2 0\n\
-            broken\n";
-        let read: Vec<_> = objects(text).collect();
-        assert_eq!(read, [("kmalloc-64", 1200), (":0000256", 17)]);
-    }
 
     #[test]
     fn what_nobody_has_is_the_kernels() {

@@ -41,6 +41,20 @@ fn the_checksum_is_the_castagnoli_one() {
     assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
 }
 
+/// The polynomial bit by bit, as the RFC defines it.
+fn bit_by_bit(bytes: &[u8]) -> u32 {
+    let folded = bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                0x82f6_3b78 ^ (crc >> 1)
+            } else {
+                crc >> 1
+            }
+        })
+    });
+    !folded
+}
+
 #[test]
 fn an_image_of_another_format_is_refused_by_its_number() {
     let mut image = image_of(&[]);
@@ -104,6 +118,11 @@ fn a_record_is_as_long_as_what_it_holds_up_to_the_next_eight_bytes() {
 }
 
 proptest! {
+    #[test]
+    fn the_checksum_is_that_of_the_polynomial_whatever_the_length(bytes in vec(any::<u8>(), 0..70)) {
+        prop_assert_eq!(crc32c(&bytes), bit_by_bit(&bytes));
+    }
+
     #[test]
     fn what_is_written_is_read(records in records()) {
         let bytes = image_of(&records);

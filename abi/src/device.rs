@@ -11,6 +11,11 @@ pub mod feature {
     pub const FUA: u32 = 1 << 1;
     /// A seek costs time.
     pub const ROTATIONAL: u32 = 1 << 2;
+    /// Besides its hardware queues the device has as many again for polled I/O: whoever submits it looks for its end instead
+    /// of being told (`RWF_HIPRI`, `IORING_SETUP_IOPOLL`). The payload gets these requests like all others, with numbers of
+    /// hardware queues behind those of the others, and ends them by itself. A device has it for life, and what a change says of
+    /// it does not count. Since 1.4.
+    pub const POLLED: u32 = 1 << 29;
     /// *queue_rq* may sleep, so Atom has it called in process context. A device has it for life. Since 1.2.
     pub const SLEEPS: u32 = 1 << 30;
     /// Nobody may write.
@@ -19,7 +24,7 @@ pub mod feature {
     /// The bits that the block layer has by the same number.
     pub const KERNEL: u32 = WRITE_CACHE | FUA | ROTATIONAL;
     /// All that Atom knows; any other bit is refused.
-    pub const ALL: u32 = KERNEL | SLEEPS | READ_ONLY;
+    pub const ALL: u32 = KERNEL | POLLED | SLEEPS | READ_ONLY;
 }
 
 /// Requests per hardware queue when the payload leaves the choice to Atom.
@@ -137,7 +142,13 @@ impl DeviceSpec {
 
     /// What a device of this spec is after it was changed to `wanted`: its queues stay.
     pub fn changed_to(&self, wanted: &Self) -> Self {
-        Self { hw_queues: self.hw_queues, queue_depth: self.queue_depth, ..*wanted }
+        let polled = self.features & feature::POLLED;
+        Self {
+            features: (wanted.features & !feature::POLLED) | polled,
+            hw_queues: self.hw_queues,
+            queue_depth: self.queue_depth,
+            ..*wanted
+        }
     }
 
     /// A spec of this version of the interface with nothing asked for.

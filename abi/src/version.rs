@@ -4,6 +4,7 @@
 //!
 //! Versions of this interface, newest first:
 //!
+//! - 1.4: hardware queues for polled I/O.
 //! - 1.3: images are copied ahead of the pause, and only what differs is frozen.
 //! - 1.2: a dispatch that may sleep, requests in batches, the ends of bios, the payload's own events; more limits
 //!   of a device.
@@ -16,7 +17,7 @@ use core::fmt;
 /// The interface changes incompatibly with this number.
 pub const ABI_MAJOR: u16 = 1;
 /// The interface grows at the end of its tables with this number.
-pub const ABI_MINOR: u16 = 3;
+pub const ABI_MINOR: u16 = 4;
 
 /// The minor versions of one major version that a side can work with, both ends included.
 #[repr(C)]
@@ -76,6 +77,8 @@ pub mod caps {
     pub const BIO_ENDS: u64 = 1 << 9;
     /// The payload's own events are told where Atom's are. Since 1.2.
     pub const EVENTS: u64 = 1 << 10;
+    /// A device can have hardware queues for polled I/O. Since 1.4.
+    pub const POLLED_QUEUES: u64 = 1 << 11;
 
     /// What this Atom offers.
     pub const OFFERED: u64 = DEVICES
@@ -88,7 +91,8 @@ pub mod caps {
         | TIMEOUTS
         | SLEEPING_DISPATCH
         | BIO_ENDS
-        | EVENTS;
+        | EVENTS
+        | POLLED_QUEUES;
 
     /// The name of one capability bit, for messages.
     pub fn name(bit: u64) -> &'static str {
@@ -104,6 +108,7 @@ pub mod caps {
             SLEEPING_DISPATCH => "sleeping-dispatch",
             BIO_ENDS => "bio-ends",
             EVENTS => "events",
+            POLLED_QUEUES => "polled-queues",
             _ => "unknown",
         }
     }

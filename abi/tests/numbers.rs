@@ -30,9 +30,10 @@ fn an_ioctl_has_the_number_that_c_programs_get_from_the_kernels_macro() {
 fn each_feature_of_a_device_is_one_bit_and_the_kernel_has_three_of_them_by_the_same_number() {
     // `BLK_FEAT_WRITE_CACHE`, `BLK_FEAT_FUA` and `BLK_FEAT_ROTATIONAL` of include/linux/blkdev.h.
     assert_eq!([feature::WRITE_CACHE, feature::FUA, feature::ROTATIONAL], [1, 2, 4]);
-    assert_eq!([feature::SLEEPS, feature::READ_ONLY], [0x4000_0000, 0x8000_0000]);
+    let ours = [feature::POLLED, feature::SLEEPS, feature::READ_ONLY];
+    assert_eq!(ours, [0x2000_0000, 0x4000_0000, 0x8000_0000]);
     assert_eq!(feature::KERNEL, 0x0000_0007);
-    assert_eq!(feature::ALL, 0xc000_0007);
+    assert_eq!(feature::ALL, 0xe000_0007);
 }
 
 #[test]

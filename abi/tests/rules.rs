@@ -83,7 +83,7 @@ fn a_change_of_what_cannot_be_changed_is_never_made() {
     assert_eq!(change(|spec| spec.hw_queues = 1), never);
     assert_eq!(change(|spec| spec.queue_depth = 65), never);
     assert_eq!(change(|spec| spec.capacity_sectors = 0), never);
-    assert_eq!(change(|spec| spec.features = 1 << 29), never, "an unknown feature");
+    assert_eq!(change(|spec| spec.features = 1 << 28), never, "an unknown feature");
     assert_eq!(change(|spec| spec.features |= feature::SLEEPS), never, "its dispatch is for life");
     let sleeping = DeviceSpec { features: feature::SLEEPS, ..spec() };
     assert_eq!(sleeping.check_change(&spec(), false), Err(ChangeError::Invalid));
@@ -115,6 +115,19 @@ fn a_device_that_was_changed_is_what_was_wanted_with_the_queues_that_it_had() {
     let changed = spec().changed_to(&wanted);
     assert_eq!(changed, DeviceSpec { hw_queues: 2, queue_depth: 64, ..wanted });
     assert_eq!(spec().changed_to(&spec()), spec());
+}
+
+#[test]
+fn whether_a_device_has_queues_for_polled_io_is_settled_when_it_is_made() {
+    let polled = DeviceSpec { features: feature::POLLED | feature::FUA, ..spec() };
+    assert!(polled.is_valid());
+    // Who changes it need not know of them, and cannot give it any.
+    for (now, wanted) in [(polled, spec()), (spec(), polled)] {
+        assert_eq!(now.check_change(&wanted, true), Ok(()));
+        let changed = now.changed_to(&wanted);
+        assert_eq!(changed.features & feature::POLLED, now.features & feature::POLLED);
+        assert_eq!(changed.features & feature::FUA, wanted.features & feature::FUA);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::handles::Handles;
 use crate::slot::Slot;
 
 use super::dispatch::{self, jiffies, record_of, Record};
+use super::queues;
 
 /// A block device: its tag set, its gendisk, its slot.
 ///
@@ -57,6 +58,8 @@ static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(bindings::blk_m
     queue_rq: Some(dispatch::queue_rq),
     queue_rqs: Some(dispatch::queue_rqs),
     timeout: Some(dispatch::timed_out),
+    map_queues: Some(queues::map),
+    poll: Some(queues::poll),
     init_hctx: Some(init_hctx),
     ..pin_init::zeroed()
 });
@@ -107,13 +110,11 @@ impl Owed {
 impl Disk {
     /// Allocates tag set, queue and gendisk, with the gate open and the slot empty. Sleeps.
     pub(crate) fn create(id: u32, spec: &DeviceSpec) -> Result<Arc<Self>> {
+        let (nr_maps, nr_hw_queues) = queues::wanted(spec);
         let tag_set = bindings::blk_mq_tag_set {
             ops: addr_of!(MQ_OPS.0),
-            nr_hw_queues: match spec.hw_queues {
-                // SAFETY: The kernel sets the number once, when it boots.
-                0 => unsafe { bindings::nr_cpu_ids },
-                queues => queues.into(),
-            },
+            nr_maps,
+            nr_hw_queues,
             queue_depth: match spec.queue_depth {
                 0 => DEFAULT_QUEUE_DEPTH.into(),
                 depth => depth.into(),
@@ -283,10 +284,13 @@ impl Disk {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Hardware queues and requests in each.
+    /// Hardware queues, those for polled I/O not counted, and requests in each.
     pub(crate) fn shape(&self) -> (u32, u32) {
-        // SAFETY: Written in `allocate`, before anybody else had the disk.
-        unsafe { ((*self.tag_set.get()).nr_hw_queues, (*self.tag_set.get()).queue_depth) }
+        // SAFETY: Written in `create`, before anybody else had the disk. The first map is that of the ordinary queues.
+        unsafe {
+            let [ordinary, ..] = &(*self.tag_set.get()).map;
+            (ordinary.nr_queues, (*self.tag_set.get()).queue_depth)
+        }
     }
 
     /// Holds what is dispatched from here on; complete after [`super::grace_period`] and once it

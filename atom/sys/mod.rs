@@ -37,6 +37,7 @@ mod exports;
 mod leaving;
 mod payload;
 mod preserved;
+mod queues;
 mod task;
 
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -154,6 +154,7 @@ fn command() -> Result<()> {
         block_bytes: 4096,
         hw_queues: 2,
         queue_depth: 64,
+        polled: true,
     };
     let address = Address::V4 { address: [192, 0, 2, 7], port: 10809, host: "store-7" };
     let nbd = Nbd { address, export: "disk", connections: 2, keepalive_s: 30 };
@@ -171,7 +172,7 @@ fn command() -> Result<()> {
     let length = out.len();
     let made_bytes = &made_bytes[..length];
     let made = Made::decode(made_bytes).map_err(|error| format!("{error}"))?;
-    let compose = Compose { name, block_bytes: 0, hw_queues: 2, queue_depth: 64, made };
+    let compose = Compose { name, block_bytes: 0, hw_queues: 2, queue_depth: 64, polled: true, made };
     let commands = [
         ("create", Command::Create(create)),
         ("destroy", Command::Destroy { name }),

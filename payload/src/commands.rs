@@ -6,6 +6,7 @@ use core::ops::ControlFlow;
 
 use kernel::prelude::*;
 
+use crate::abi::device::{feature, DeviceSpec};
 use crate::answers::{encode_done, Created, Entry, ListWriter, CREATED_BYTES, END_OF_LIST};
 #[cfg(payload_client)]
 use crate::compose;
@@ -78,6 +79,9 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
         // Known before anything is created.
         return Err(EMSGSIZE);
     }
+    if create.polled && !cfg!(payload_client) {
+        return Err(EINVAL);
+    }
     if volumes.find(&create.name).is_some() {
         return Err(EEXIST);
     }
@@ -88,9 +92,8 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
     let store = volume.store_key();
     // Requests can arrive before the device's number is known here, so the volume goes first.
     volumes.insert(volume).inspect_err(|_| release(store))?;
-    let made = points::COMMAND_DEVICE
-        .meet()
-        .and_then(|()| sys::create_device(&Variant::spec(shape.spec()), id.slot()));
+    let spec = polled(Variant::spec(shape.spec()), create.polled);
+    let made = points::COMMAND_DEVICE.meet().and_then(|()| sys::create_device(&spec, id.slot()));
     let device = made.inspect_err(|_| {
         volumes.remove(id.slot());
         release(store);
@@ -98,6 +101,15 @@ fn create(volumes: &mut Volumes, create: &Create, output: &mut [u8]) -> Result<u
     sys::with_owned(id.slot(), |volume| volume.set_device(device));
     let answer = Created { volume: id.to_u64(), device };
     answer.encode(output).map_err(errno)
+}
+
+/// The device with queues for polled I/O, if it is to have some. Atom keeps in mind that it has: no image says so, and no
+/// change.
+pub(crate) fn polled(spec: DeviceSpec, polled: bool) -> DeviceSpec {
+    match polled {
+        true => DeviceSpec { features: spec.features | feature::POLLED, ..spec },
+        false => spec,
+    }
 }
 
 /// Errors: `EBUSY` while somebody has the device open.

@@ -12,7 +12,7 @@ use crate::abi::device::{feature, DeviceSpec};
 use crate::abi::text::Text;
 use crate::answers::{encode_outcome_done, Composed as Answer, Refused, MAX_COMPOSED_BYTES};
 use crate::bios;
-use crate::commands::errno;
+use crate::commands::{errno, polled};
 use crate::composed::Composed;
 use crate::held::Held;
 use crate::identity;
@@ -104,7 +104,7 @@ fn try_compose(volumes: &mut Volumes, wanted: &Compose<'_>) -> Result<VolumeId, 
     let statistics = Arc::new(Statistics::new()?, GFP_KERNEL)?;
     let held = Arc::new(Held::new()?, GFP_KERNEL)?;
     let composed = Composed::new(map, all, (statistics, held), limits, made)?;
-    let spec = composed.spec(&shape);
+    let spec = polled(composed.spec(&shape), wanted.polled);
     if !spec.is_valid() || !shape.spec().is_valid() {
         return Err(refusal(EINVAL, None, format_args!("no device can be as the volume would be")));
     }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The minor versions of the interface that a build works with, chosen by `payload_abi`. A release
-//! has "1", or "3" if it is a client; the other levels are for the tests of Atom with older and newer payloads.
+//! has "1", or "4" if it is a client; the other levels are for the tests of Atom with older and newer payloads.
 //!
 //! | level | minor versions | table | uses |
 //! | --- | --- | --- | --- |
 //! | 0 | 0 | that of 1.0 | only what 1.0 has, and so links with an Atom of 1.0 |
 //! | 1 | 1 | that of 1.1 | all that 1.1 has, and so links with an Atom of 1.1 |
 //! | 2 | 2 | that of 1.2 | all that 1.2 has |
-//! | 3 | 2 to 3 | that of 1.3 | all of it |
-//! | 4 | 3 to 4 | one operation longer, and so is its spec | as 3 |
-//! | 5 | 4 | one operation longer, and so is its spec | as 3; an Atom of 1.3 refuses it |
+//! | 3 | 2 to 3 | that of 1.3 | all that 1.3 has |
+//! | 4 | 2 to 4 | that of 1.4, which is that of 1.3 | all of it |
+//! | 5 | 4 to 5 | one operation longer, and so is its spec | as 4 |
+//! | 6 | 5 | one operation longer, and so is its spec | as 4; an Atom of 1.4 refuses it |
 
 use core::mem::size_of;
 
@@ -24,9 +25,10 @@ use crate::abi::version::{caps, AbiRange};
     payload_abi = "2",
     payload_abi = "3",
     payload_abi = "4",
-    payload_abi = "5"
+    payload_abi = "5",
+    payload_abi = "6"
 )))]
-compile_error!("payload_abi must be \"0\", \"1\", \"2\", \"3\", \"4\" or \"5\"");
+compile_error!("payload_abi must be \"0\", \"1\", \"2\", \"3\", \"4\", \"5\" or \"6\"");
 #[cfg(all(payload_ahead, any(payload_abi = "0", payload_abi = "1", payload_abi = "2")))]
 compile_error!("only from 1.3 on something is copied ahead");
 
@@ -40,8 +42,9 @@ pub(crate) const MINORS: AbiRange = match () {
     () if cfg!(payload_abi = "1") => minors(1, 1),
     () if cfg!(payload_abi = "2") => minors(2, 2),
     () if cfg!(payload_abi = "3") => minors(2, 3),
-    () if cfg!(payload_abi = "4") => minors(3, 4),
-    () => minors(4, 4),
+    () if cfg!(payload_abi = "4") => minors(2, 4),
+    () if cfg!(payload_abi = "5") => minors(4, 5),
+    () => minors(5, 5),
 };
 
 /// The capabilities that this build offers.
@@ -56,7 +59,7 @@ pub(crate) struct Spec {
     /// What the tree's own version of the interface has.
     spec: DeviceSpec,
     /// A field that only a later version has: no Atom of this tree may look at it.
-    #[cfg(any(payload_abi = "4", payload_abi = "5"))]
+    #[cfg(any(payload_abi = "5", payload_abi = "6"))]
     later: u64,
 }
 
@@ -72,7 +75,7 @@ impl Spec {
     pub(crate) const fn new(spec: &DeviceSpec) -> Self {
         Self {
             spec: DeviceSpec { size: Self::BYTES, ..*spec },
-            #[cfg(any(payload_abi = "4", payload_abi = "5"))]
+            #[cfg(any(payload_abi = "5", payload_abi = "6"))]
             later: u64::MAX,
         }
     }
@@ -89,7 +92,7 @@ pub(crate) struct Table {
     /// What the tree's own version of the interface has.
     table: PayloadTable,
     /// An operation that only a later version has: no Atom of this tree may call it.
-    #[cfg(any(payload_abi = "4", payload_abi = "5"))]
+    #[cfg(any(payload_abi = "5", payload_abi = "6"))]
     later: Option<extern "C" fn() -> i32>,
 }
 
@@ -106,13 +109,13 @@ impl Table {
     pub(crate) const fn new(table: PayloadTable) -> Self {
         Self {
             table,
-            #[cfg(any(payload_abi = "4", payload_abi = "5"))]
+            #[cfg(any(payload_abi = "5", payload_abi = "6"))]
             later: Some(later),
         }
     }
 }
 
-#[cfg(any(payload_abi = "4", payload_abi = "5"))]
+#[cfg(any(payload_abi = "5", payload_abi = "6"))]
 extern "C" fn later() -> i32 {
     kernel::pr_err!("Atom called an operation of a later version of the interface\n");
     kernel::error::code::EINVAL.to_errno()

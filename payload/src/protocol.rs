@@ -56,6 +56,9 @@ const RESIZE: u32 = 13;
 const RECONNECT: u32 = 14;
 const FILL: u32 = 15;
 
+/// Beside the kind of a new volume: it has queues for polled I/O. To a payload that has none it is an unknown kind.
+const POLLED_KIND: u32 = 1 << 31;
+
 /// The target of a command that is for all of them.
 pub const ALL_TARGETS: u32 = u32::MAX;
 
@@ -111,6 +114,8 @@ pub struct Create {
     pub hw_queues: u16,
     /// Requests per hardware queue; 0: as many as Atom sees fit.
     pub queue_depth: u16,
+    /// It has as many hardware queues again, for polled I/O. Payloads without the client refuse it.
+    pub polled: bool,
 }
 
 impl Create {
@@ -132,6 +137,8 @@ pub struct Compose<'a> {
     pub hw_queues: u16,
     /// Requests per hardware queue; 0: as many as Atom sees fit.
     pub queue_depth: u16,
+    /// It has as many hardware queues again, for polled I/O.
+    pub polled: bool,
     /// What it is made of. A target of 0 sectors gives all that it has.
     pub made: Made<'a>,
 }
@@ -220,9 +227,10 @@ impl<'a> Command<'a> {
         match self {
             Self::Create(create) => {
                 begin(CREATE)?;
+                let kind = create.kind.code() | if create.polled { POLLED_KIND } else { 0 };
                 out.put(&[
                     &create.name.to_bytes(),
-                    &create.kind.code().to_le_bytes(),
+                    &kind.to_le_bytes(),
                     &create.block_bytes.to_le_bytes(),
                     &create.bytes.to_le_bytes(),
                     &create.hw_queues.to_le_bytes(),
@@ -264,7 +272,7 @@ impl<'a> Command<'a> {
                     &compose.block_bytes.to_le_bytes(),
                     &compose.hw_queues.to_le_bytes(),
                     &compose.queue_depth.to_le_bytes(),
-                    &[0; 4],
+                    &options(compose.polled).to_le_bytes(),
                 ])?;
                 compose.made.put(&mut out)?;
             }
@@ -328,16 +336,16 @@ impl<'a> Compose<'a> {
         let name = decode_new_name(fields)?;
         let block_bytes = fields.u32()?;
         let (hw_queues, queue_depth) = (fields.u16()?, fields.u16()?);
-        if fields.u32()? != 0 {
-            return Err(ProtocolError::Invalid("options"));
-        }
-        Ok(Self { name, block_bytes, hw_queues, queue_depth, made: Made::take(fields)? })
+        let polled = decode_options(fields)?;
+        Ok(Self { name, block_bytes, hw_queues, queue_depth, polled, made: Made::take(fields)? })
     }
 }
 
 fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
     let name = decode_new_name(fields)?;
-    let kind = Kind::from_code(fields.u32()?)
+    let kind = fields.u32()?;
+    let polled = kind & POLLED_KIND != 0;
+    let kind = Kind::from_code(kind & !POLLED_KIND)
         .filter(Kind::is_simple)
         .ok_or(ProtocolError::Invalid("kind"))?;
     let block_bytes = fields.u32()?;
@@ -348,7 +356,21 @@ fn decode_create(fields: &mut Fields<'_>) -> Result<Create, ProtocolError> {
         block_bytes,
         hw_queues: fields.u16()?,
         queue_depth: fields.u16()?,
+        polled,
     })
+}
+
+/// The options of a new volume over targets: a bit for polled I/O, and no other.
+fn options(polled: bool) -> u32 {
+    u32::from(polled)
+}
+
+fn decode_options(fields: &mut Fields<'_>) -> Result<bool, ProtocolError> {
+    match fields.u32()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(ProtocolError::Invalid("options")),
+    }
 }
 
 fn decode_name(fields: &mut Fields<'_>) -> Result<Text, ProtocolError> {

@@ -17,10 +17,20 @@ use proptest::prelude::*;
 use samples::{counts2, kinds, names, volumes};
 
 fn commands() -> impl Strategy<Value = Command<'static>> {
-    let create = (names(), kinds(), any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>())
-        .prop_map(|(name, kind, bytes, block_bytes, hw_queues, queue_depth)| {
-            Command::Create(Create { name, kind, bytes, block_bytes, hw_queues, queue_depth })
-        });
+    let queues = (any::<u16>(), any::<u16>(), any::<bool>());
+    let create = (names(), kinds(), any::<u64>(), any::<u32>(), queues).prop_map(
+        |(name, kind, bytes, block_bytes, (hw_queues, queue_depth, polled))| {
+            Command::Create(Create {
+                name,
+                kind,
+                bytes,
+                block_bytes,
+                hw_queues,
+                queue_depth,
+                polled,
+            })
+        },
+    );
     prop_oneof![
         create,
         names().prop_map(|name| Command::Destroy { name }),
@@ -213,6 +223,7 @@ fn a_volume_that_atom_could_not_have_is_refused() {
         block_bytes: 512,
         hw_queues: 4,
         queue_depth: 64,
+        polled: false,
     };
     assert!(sound.shape().is_ok());
     for bad in [
@@ -239,6 +250,7 @@ fn a_new_volume_is_never_named_like_a_folder() {
         block_bytes: 4096,
         hw_queues: 1,
         queue_depth: 1,
+        polled: false,
     };
     let refused = Err(ProtocolError::Invalid("name"));
     assert_eq!(Command::decode(&encoded(&Command::Create(create))), refused);
@@ -246,4 +258,25 @@ fn a_new_volume_is_never_named_like_a_folder() {
     assert!(Command::decode(&bytes).is_ok());
     // What is there, from before this was looked at, can still go.
     assert!(Command::decode(&encoded(&Command::Destroy { name })).is_ok());
+}
+
+#[test]
+fn a_volume_without_options_is_asked_for_as_it_was_before_there_were_some() {
+    let plain = Create {
+        name: name("disk").unwrap(),
+        kind: Kind::Null,
+        bytes: 1 << 20,
+        block_bytes: 4096,
+        hw_queues: 1,
+        queue_depth: 1,
+        polled: false,
+    };
+    let polled = Create { polled: true, ..plain };
+    let [before, with] = [plain, polled].map(|create| encoded(&Command::Create(create)));
+    let differ: Vec<_> = (0..with.len()).filter(|at| before[*at] != with[*at]).collect();
+    // The highest byte of the kind: to a payload that has no such option it is a kind that it does not know.
+    assert_eq!((before.len(), differ), (with.len(), vec![8 + 64 + 3]));
+    let mut unknown = before.clone();
+    unknown[8 + 64 + 3] = 0x40;
+    assert_eq!(Command::decode(&unknown), Err(ProtocolError::Invalid("kind")));
 }

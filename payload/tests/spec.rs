@@ -127,13 +127,13 @@ proptest! {
     fn a_command_about_targets_arrives_as_it_was_sent(
         (layout, targets) in samples_of(),
         name in names(),
-        numbers in (any::<u32>(), any::<u16>(), any::<u16>()),
+        numbers in (any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>()),
     ) {
         let bytes = encoded(layout, &targets);
         let made = Made::decode(&bytes).unwrap();
-        let (block_bytes, hw_queues, queue_depth) = numbers;
+        let (block_bytes, hw_queues, queue_depth, polled) = numbers;
         for command in [
-            Command::Compose(Compose { name, block_bytes, hw_queues, queue_depth, made }),
+            Command::Compose(Compose { name, block_bytes, hw_queues, queue_depth, polled, made }),
             Command::Resize { name, made },
             Command::Show { name },
             Command::Reconnect { name, target: block_bytes },

@@ -245,7 +245,14 @@ fn try_create_of_depth(
 ) -> Result<Result<Volume, Refusal>> {
     with_made(layout, targets, |made| {
         let name_of_it = volume::name(name)?;
-        let compose = Compose { name: name_of_it, block_bytes: 0, hw_queues: 0, queue_depth, made };
+        let compose = Compose {
+            name: name_of_it,
+            block_bytes: 0,
+            hw_queues: 0,
+            queue_depth,
+            polled: false,
+            made,
+        };
         composed(site, name, &Command::Compose(compose))
     })
 }

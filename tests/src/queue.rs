@@ -43,18 +43,33 @@ pub fn stat(device: &str) -> Result<Stat> {
 /// Tags that are taken, on all hardware queues: requests that have not ended, held ones included. The file `inflight`
 /// leaves out those that were not dispatched.
 pub fn in_flight(device: &str) -> Result<u64> {
+    Ok(hardware(device)?.iter().map(|queue| queue.taken).sum())
+}
+
+/// A hardware queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// The kind of its requests: `default`, `read` or `poll`.
+    pub kind: String,
+    /// Tags that are taken.
+    pub taken: u64,
+}
+
+/// The hardware queues of a device.
+pub fn hardware(device: &str) -> Result<Vec<Hardware>> {
     let folder = format!("/sys/kernel/debug/block/{}", device.trim_start_matches("/dev/"));
-    let (mut taken, mut queues) = (0, 0);
+    let mut queues = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("no {folder}"))? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("hctx") {
-            let text = std::fs::read_to_string(entry.path().join("tags"))?;
-            taken += busy(&text).with_context(|| format!("{:?}: {text}", entry.path()))?;
-            queues += 1;
+            let read = |name: &str| std::fs::read_to_string(entry.path().join(name));
+            let text = read("tags")?;
+            let taken = busy(&text).with_context(|| format!("{:?}: {text}", entry.path()))?;
+            queues.push(Hardware { kind: read("type")?.trim().to_owned(), taken });
         }
     }
-    ensure!(queues > 0, "{folder} has no hardware queue");
-    Ok(taken)
+    ensure!(!queues.is_empty(), "{folder} has no hardware queue");
+    Ok(queues)
 }
 
 /// The first line `busy=N`: that of the ordinary tags.

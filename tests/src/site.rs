@@ -33,12 +33,13 @@ pub struct Spec {
     pub bytes: u64,
     pub hw_queues: u16,
     pub queue_depth: u16,
+    pub polled: bool,
 }
 
 impl Spec {
     /// A volume in memory.
     pub const fn ram(mib: u64) -> Self {
-        Self { kind: Kind::Ram, bytes: mib << 20, hw_queues: 0, queue_depth: 0 }
+        Self { kind: Kind::Ram, bytes: mib << 20, hw_queues: 0, queue_depth: 0, polled: false }
     }
 
     /// A volume that keeps nothing.
@@ -136,6 +137,7 @@ impl Site {
                 block_bytes,
                 hw_queues: spec.hw_queues,
                 queue_depth: spec.queue_depth,
+                polled: spec.polled,
             },
         )?;
         let path = format!("/dev/atom{device}");

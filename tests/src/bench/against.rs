@@ -40,8 +40,15 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
                 let device = site.volume("bench", spec.depth(TAGS))?;
                 for depth in [1, DEPTH] {
                     let (name, pattern) = ("random write 4k", "randwrite");
-                    let workload =
-                        Workload { name, pattern, block: "4k", depth, batch: 1, jobs: 1 };
+                    let workload = Workload {
+                        name,
+                        pattern,
+                        block: "4k",
+                        depth,
+                        batch: 1,
+                        jobs: 1,
+                        polled: false,
+                    };
                     let setup = format!("{kind}: {}", workload.title());
                     let iops = fio::iops(&device, &workload, MIB, milliseconds)?;
                     rounds.add(&setup, subject, Metric::Iops, None, iops);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! Requests per second, by fio with libaio past the page cache.
+//! Requests per second, by fio past the page cache.
 
 use std::fs;
 use std::process::Command;
@@ -22,6 +22,8 @@ pub struct Workload {
     pub batch: u32,
     /// Jobs beside each other.
     pub jobs: u32,
+    /// Ends are looked for, and not told.
+    pub polled: bool,
 }
 
 impl Workload {
@@ -47,7 +49,11 @@ pub fn iops(device: &str, workload: &Workload, mib: u64, milliseconds: u32) -> R
         fs::write(&scheduler, "none")?;
     }
     let output = Command::new("fio")
-        .args(["--name=bench", "--direct=1", "--ioengine=libaio", "--thread", "--time_based"])
+        .args(["--name=bench", "--direct=1", "--thread", "--time_based"])
+        .args(match workload.polled {
+            true => &["--ioengine=io_uring", "--hipri=1"][..],
+            false => &["--ioengine=libaio"],
+        })
         .args(["--output-format=json", "--eta=never", "--norandommap", "--randrepeat=1"])
         .arg("--group_reporting")
         .arg(format!("--rw={}", workload.pattern))

@@ -33,6 +33,16 @@ const WORKLOADS: [Workload; 6] = [
     random("random write 4k", "randwrite", 32, 1, 1),
 ];
 
+const POLLED: [Workload; 3] = [
+    polled(random("random read 4k", "randread", 1, 1, 1)),
+    polled(random("random read 4k", "randread", 32, 1, 1)),
+    polled(random("random read 4k", "randread", 32, 16, 1)),
+];
+
+const fn polled(workload: Workload) -> Workload {
+    Workload { polled: true, ..workload }
+}
+
 const fn random(
     name: &'static str,
     pattern: &'static str,
@@ -40,7 +50,7 @@ const fn random(
     batch: u32,
     jobs: u32,
 ) -> Workload {
-    Workload { name, pattern, block: "4k", depth, batch, jobs }
+    Workload { name, pattern, block: "4k", depth, batch, jobs, polled: false }
 }
 
 /// A device of somebody's.
@@ -67,13 +77,24 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
         sides.extend(single.iter().map(|one| Side { subject: SINGLE, device: one.null() }));
         sides.push(Side { subject: "null_blk", device: null_blk.device() });
         sides.extend(ublk.iter().map(|ublk| Side { subject: "ublk null", device: ublk.device() }));
-        measure(wish.how, setup, &sides, NULL_MIB, &mut rounds)?;
+        measure(wish.how, (setup, &WORKLOADS), &sides, NULL_MIB, &mut rounds)?;
         if let Some(ublk) = ublk {
             ublk.stop()?;
         }
         if let Some(single) = single {
             single.unload()?;
         }
+        null_blk.unload()?;
+        site.destroy("null")?;
+    }
+    let setup = "nothing kept, polled";
+    if setup.contains(wish.only) {
+        let spec = Spec { polled: true, ..Spec::null(NULL_MIB).depth(TAGS) };
+        let ours = site.volume("null", spec)?;
+        let null_blk = NullBlk::load_polled(TAGS.into())?;
+        let theirs = Side { subject: "null_blk", device: null_blk.device() };
+        let sides = [Side { subject: OURS, device: &ours }, theirs];
+        measure(wish.how, (setup, &POLLED), &sides, NULL_MIB, &mut rounds)?;
         null_blk.unload()?;
         site.destroy("null")?;
     }
@@ -88,7 +109,7 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
         for side in &sides {
             write_all(side.device, RAM_MIB)?;
         }
-        measure(wish.how, setup, &sides, RAM_MIB, &mut rounds)?;
+        measure(wish.how, (setup, &WORKLOADS), &sides, RAM_MIB, &mut rounds)?;
         if let Some(single) = single {
             single.unload()?;
         }
@@ -99,7 +120,13 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     Ok(rounds.end())
 }
 
-fn measure(how: How, setup: &str, sides: &[Side<'_>], mib: u64, rounds: &mut Rounds) -> Result<()> {
+fn measure(
+    how: How,
+    (setup, workloads): (&str, &[Workload]),
+    sides: &[Side<'_>],
+    mib: u64,
+    rounds: &mut Rounds,
+) -> Result<()> {
     let (count, milliseconds) = match how {
         How::Thorough => THOROUGH,
         How::Quick => QUICK,
@@ -109,7 +136,7 @@ fn measure(how: How, setup: &str, sides: &[Side<'_>], mib: u64, rounds: &mut Rou
         // The first one on a device would pay for what comes once, as udev.
         fio::iops(side.device, &WORKLOADS[0], mib, milliseconds)?;
     }
-    for workload in &WORKLOADS {
+    for workload in workloads {
         let title = format!("{setup}: {}", workload.title());
         for _ in 0..count {
             for side in sides {

@@ -21,8 +21,9 @@ use crate::variant;
 
 /// Two payloads that have much state.
 const LARGE: [&str; 2] = ["9.0.0-large", "9.0.0-large-too"];
-/// Rounds.
+/// Rounds with many devices, and with one, where a difference of a tenth is looked for.
 const THOROUGH: usize = 10;
+const THOROUGH_ONE: usize = 30;
 const QUICK: usize = 2;
 /// Rounds with more than so many devices, which take minutes.
 const FEW: usize = 2;
@@ -52,7 +53,6 @@ type Measure = fn(&Site, &str, u64, &mut Rounds) -> Result<()>;
 /// Measures all setups whose names contain what is wished for.
 pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     let is_quick = wish.how != How::Thorough;
-    let count = if is_quick { QUICK } else { THOROUGH };
     let pick = |all: &'static [u64], few: &'static [u64]| if is_quick { few } else { all };
     let mut rounds = Rounds::default();
     let setups: [(&str, &str, &[u64], Measure); 4] = [
@@ -66,6 +66,11 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
             continue;
         }
         let site = Site::on_guest(first)?;
+        let count = match setup {
+            _ if is_quick => QUICK,
+            DEVICES_SETUP => THOROUGH,
+            _ => THOROUGH_ONE,
+        };
         for round in 0..count {
             for size in sizes {
                 if round >= FEW && setup == DEVICES_SETUP && *size > MANY_DEVICES {

@@ -168,7 +168,8 @@ pub fn run(wish: Wish<'_>) -> Result<Vec<Series>> {
     for setup in &setups {
         for (name, pattern, block) in PATTERNS {
             for (depth, batch) in DEPTHS {
-                let workload = Workload { name, pattern, block, depth, batch, jobs: 1 };
+                let workload =
+                    Workload { name, pattern, block, depth, batch, jobs: 1, polled: false };
                 let mut measure = |device: &str| fio::iops(device, &workload, MIB, milliseconds);
                 let title = format!("{}: {}", setup.name(), workload.title());
                 for _ in 0..pairs {

@@ -58,6 +58,11 @@ impl Fio {
         Self::start_with(device, shape, &[&submit, &reap])
     }
 
+    /// The same as [`Fio::start`] with polled I/O, which a device without queues for it refuses.
+    pub fn start_polled(device: &str, shape: Shape) -> Result<Self> {
+        Self::start_with(device, shape, &["--ioengine=io_uring", "--hipri=1"])
+    }
+
     /// The same as [`Fio::start`] with at most so many requests in a second.
     pub fn start_at_rate(device: &str, shape: Shape, in_a_second: u32) -> Result<Self> {
         Self::start_with(device, shape, &[&format!("--rate_iops={in_a_second}")])

@@ -34,6 +34,7 @@ mod nobody;
 mod node;
 mod packages;
 mod pause;
+mod polled;
 mod preserved;
 mod reboots;
 mod recover;

@@ -5,10 +5,10 @@ use super::{
     across, ahead, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors,
     failpoints, faults, forced, guest, half_adopted, handles, hostile, kernel_faults,
     large_discard, live_too_early, living, long_soak, machine, mixed, network, nobody, node,
-    packages, pause, preserved, reboots, recover, refusals, root, root_disk, saturated_queue,
-    semantics, sequences, shortage, smoke, soak, stale_aborting, started_before_gone, steps, stuck,
-    timers, tool, tool_failpoints, upgrades, versions, volumes, walk, Kernel, Machine, Power,
-    Scenario, Tools, LARGE, PLAIN,
+    packages, pause, polled, preserved, reboots, recover, refusals, root, root_disk,
+    saturated_queue, semantics, sequences, shortage, smoke, soak, stale_aborting,
+    started_before_gone, steps, stuck, timers, tool, tool_failpoints, upgrades, versions, volumes,
+    walk, Kernel, Machine, Power, Scenario, Tools, LARGE, PLAIN,
 };
 use crate::soak::mix::DISKS_MIB;
 
@@ -298,6 +298,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: saturated_queue::a_handoff_does_not_wait_for_a_tag,
+    },
+    Scenario {
+        name: "polled_io_goes_on_through_handoffs",
+        what: "A device with queues for polled I/O keeps them and serves it through upgrades, warm and cold, and one that is undone; one without refuses it.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 240,
+        run: polled::polled_io_goes_on_through_handoffs,
     },
     Scenario {
         name: "completions_race_handoffs_and_the_destruction_of_devices",

@@ -142,6 +142,15 @@ const TARGETS: &[Target] = &[
     at_least("IOPS to null_blk's, depth 32, 4 jobs", 0.97, 2, |all| {
         all.to("nothing kept: random read 4k, depth 32, 4 jobs", "null_blk")
     }),
+    at_least("IOPS to null_blk's, polled, depth 1", 0.97, 2, |all| {
+        all.to("nothing kept, polled: random read 4k, depth 1", "null_blk")
+    }),
+    at_least("IOPS to null_blk's, polled, depth 32", 0.97, 2, |all| {
+        all.to("nothing kept, polled: random read 4k, depth 32", "null_blk")
+    }),
+    at_least("IOPS to null_blk's, polled, depth 32, batches of 16", 0.97, 2, |all| {
+        all.to("nothing kept, polled: random read 4k, depth 32 by 16", "null_blk")
+    }),
     at_least("IOPS to those of ublk's null server, depth 32", 3.0, 1, |all| {
         all.to("nothing kept: random read 4k, depth 32", "ublk null")
     }),

@@ -14,6 +14,15 @@ pub struct NullBlk;
 impl NullBlk {
     /// Loads it, with so many tags in each hardware queue.
     pub fn load(depth: u32) -> Result<Self> {
+        Self::load_with(depth, 0)
+    }
+
+    /// The same with as many hardware queues again for polled I/O, which it ends in batches.
+    pub fn load_polled(depth: u32) -> Result<Self> {
+        Self::load_with(depth, std::thread::available_parallelism()?.get())
+    }
+
+    fn load_with(depth: u32, polled: usize) -> Result<Self> {
         let queues = std::thread::available_parallelism()?;
         call(
             "modprobe",
@@ -27,6 +36,7 @@ impl NullBlk {
                 "irqmode=0",
                 "no_sched=1",
                 &format!("submit_queues={queues}"),
+                &format!("poll_queues={polled}"),
                 &format!("hw_queue_depth={depth}"),
             ],
         )?;

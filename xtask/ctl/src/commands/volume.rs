@@ -101,6 +101,9 @@ struct CreateArgs {
     /// Requests per hardware queue; 0: as many as Atom sees fit.
     #[arg(long, default_value_t = 0)]
     queue_depth: u16,
+    /// As many hardware queues again, for polled I/O.
+    #[arg(long)]
+    polled: bool,
     #[command(flatten)]
     agreement: Agreement,
 }
@@ -198,6 +201,9 @@ fn create(output: &Output, args: &CreateArgs) -> Result<Exit> {
     let control = Control::open()?;
     match args.kind {
         Some(kind) => {
+            if args.polled {
+                client::need_client(&control, format!("Volume {name} was not created"))?;
+            }
             let device = volume::create(&control, &args.simple(name, kind))?;
             Local.settle(&args.name, device);
         }
@@ -235,6 +241,7 @@ impl CreateArgs {
             block_bytes: self.block_size.unwrap_or(volume::wanted::DEFAULT_BLOCK_BYTES),
             hw_queues: self.hw_queues,
             queue_depth: self.queue_depth,
+            polled: self.polled,
         }
     }
 
@@ -248,6 +255,7 @@ impl CreateArgs {
             block_bytes: self.block_size,
             hw_queues: self.hw_queues,
             queue_depth: self.queue_depth,
+            polled: self.polled,
         };
         wanted.check().map_err(wrong)?;
         Ok(wanted)
@@ -439,6 +447,14 @@ mod tests {
         let args = created("--kind ram --size 64M --hw-queues 2");
         let create = args.simple(db(), Kind::Ram);
         assert_eq!((create.bytes, create.block_bytes, create.hw_queues), (64 << 20, 4096, 2));
+        assert!(!create.polled);
+    }
+
+    #[test]
+    fn queues_for_polled_io_are_asked_for_with_and_without_targets() {
+        assert!(created("--kind null --size 64M --polled").simple(db(), Kind::Null).polled);
+        assert!(created("--target ram:64M --polled").wanted(db()).unwrap().polled);
+        assert!(!created("--target ram:64M").wanted(db()).unwrap().polled);
     }
 
     #[test]

@@ -195,10 +195,11 @@ impl StatusDocument {
 
 impl StatusDevice {
     fn of(device: &DeviceInfo) -> Self {
-        const NAMES: [(u32, &str); 5] = [
+        const NAMES: [(u32, &str); 6] = [
             (feature::WRITE_CACHE, "write-cache"),
             (feature::FUA, "fua"),
             (feature::ROTATIONAL, "rotational"),
+            (feature::POLLED, "polled"),
             (feature::SLEEPS, "sleeps"),
             (feature::READ_ONLY, "read-only"),
         ];

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use atom_abi::control::DeviceInfo;
+use atom_abi::device::feature;
 use atom_abi::text::Text;
 use atom_payload::answers::{self, Outcome, Refused};
 use atom_payload::protocol::{Command, Compose, Output, ProtocolError, ALL_TARGETS};
@@ -79,6 +80,7 @@ pub fn compose(
             block_bytes: wanted.asked_block_bytes(),
             hw_queues: wanted.hw_queues,
             queue_depth: wanted.queue_depth,
+            polled: wanted.polled,
             made,
         });
         composed(
@@ -168,9 +170,9 @@ pub fn present(commands: &impl Commands, machine: &impl Machine) -> Result<Vec<P
     let devices = commands.devices()?;
     let mut volumes = Vec::new();
     for one in entries(commands)? {
-        let opens = opens(&devices, one.volume.device);
+        let device = devices.iter().find(|info| info.id == one.volume.device);
         if one.volume.shape.kind.is_simple() {
-            volumes.push(simple(&one.volume, opens));
+            volumes.push(simple(&one.volume, device));
             continue;
         }
         let found = with_shown(commands, one.volume.name, |shown| Present {
@@ -182,18 +184,14 @@ pub fn present(commands: &impl Commands, machine: &impl Machine) -> Result<Vec<P
                 .collect(),
             layout: shown.made.layout,
             is_simple: false,
-            ..simple(&shown.volume, opens)
+            ..simple(&shown.volume, device)
         })?;
         volumes.extend(found);
     }
     Ok(volumes)
 }
 
-fn opens(devices: &[DeviceInfo], device: u32) -> u32 {
-    devices.iter().find(|info| info.id == device).map_or(0, |info| info.opens)
-}
-
-fn simple(volume: &Description, opens: u32) -> Present {
+fn simple(volume: &Description, device: Option<&DeviceInfo>) -> Present {
     let shape = &volume.shape;
     Present {
         name: volume.name,
@@ -202,7 +200,8 @@ fn simple(volume: &Description, opens: u32) -> Present {
         block_bytes: shape.block_bytes,
         hw_queues: shape.hw_queues,
         queue_depth: shape.queue_depth,
-        opens,
+        polled: device.is_some_and(|info| info.features & feature::POLLED != 0),
+        opens: device.map_or(0, |info| info.opens),
         is_simple: true,
         targets: vec![PresentTarget {
             at: if shape.kind == super::Kind::Null { At::Null } else { At::Ram },

@@ -114,6 +114,20 @@ fn a_volume_takes_what_its_targets_have_gained_and_more_targets() {
 }
 
 #[test]
+fn a_volume_with_queues_for_polled_io_is_known_by_its_device() {
+    let payload = Payload::new();
+    let plain = wanted(Layout::Linear, &["ram:1G"]);
+    let polled = Wanted { polled: true, name: Text::new("polled"), ..plain.clone() };
+    for volume in [&plain, &polled] {
+        assert_eq!(volume.simple().is_some(), !volume.polled);
+        make(&payload, volume).unwrap();
+    }
+    let all = present(&payload, &payload).unwrap();
+    let known: Vec<_> = all.iter().map(|one| (one.name, one.polled)).collect();
+    assert_eq!(known, [(plain.name, false), (polled.name, true)]);
+}
+
+#[test]
 fn commands_for_a_volume_that_is_not_there_say_so() {
     let payload = Payload::new();
     for problem in [

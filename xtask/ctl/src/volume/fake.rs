@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atom_abi::control::DeviceInfo;
+use atom_abi::device::feature;
 use atom_abi::text::Text;
 use atom_payload::answers::{
     encode_done, encode_outcome_done, Composed, Created, Entry, Given, ListWriter, Refused,
@@ -57,6 +58,7 @@ pub struct Volume {
     pub name: Text,
     /// What it is made of, encoded; nothing for a simple one.
     pub made: Vec<u8>,
+    pub polled: bool,
 }
 
 type Answered = std::result::Result<usize, Refusal>;
@@ -166,10 +168,10 @@ impl Payload {
             })
     }
 
-    fn insert(&self, name: Text, shape: Shape, made: Vec<u8>) -> u32 {
+    fn insert(&self, name: Text, shape: Shape, made: Vec<u8>, polled: bool) -> u32 {
         let mut volumes = self.volumes.borrow_mut();
         let device = (0..).find(|device| !volumes.contains_key(device)).unwrap();
-        volumes.insert(device, Volume { shape, name, made });
+        volumes.insert(device, Volume { shape, name, made, polled });
         device
     }
 
@@ -201,7 +203,8 @@ impl Payload {
         }
         Ok(match command {
             Command::Create(create) => {
-                let device = self.insert(name, create.shape().unwrap(), Vec::new());
+                let shape = create.shape().unwrap();
+                let device = self.insert(name, shape, Vec::new(), create.polled);
                 Created { volume: 1 << 16, device }.encode(answer).unwrap()
             }
             Command::Destroy { .. } => {
@@ -237,7 +240,7 @@ impl Payload {
                 let Some(shape) = Shape::new(kind, sectors * 512, block, queues, depth) else {
                     return no(Errno::EINVAL, None, "there is no such shape");
                 };
-                let device = self.insert(name, shape, made);
+                let device = self.insert(name, shape, made, compose.polled);
                 self.composed(device, answer)
             }
             Command::Resize { made, .. } => {
@@ -388,11 +391,12 @@ impl Commands for Payload {
 
     fn devices(&self) -> Result<Vec<DeviceInfo>> {
         let volumes = self.volumes.borrow();
-        let info = |id: &u32| {
+        let info = |(id, volume): (&u32, &Volume)| {
             let opens = self.open.borrow().iter().filter(|open| *open == id).count();
-            DeviceInfo { id: *id, opens: opens as u32, ..blank::DEVICE }
+            let features = if volume.polled { feature::POLLED } else { 0 };
+            DeviceInfo { id: *id, opens: opens as u32, features, ..blank::DEVICE }
         };
-        Ok(volumes.keys().map(info).collect())
+        Ok(volumes.iter().map(info).collect())
     }
 }
 

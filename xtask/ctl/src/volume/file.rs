@@ -136,11 +136,17 @@ struct Defaults {
     block_bytes: Option<u32>,
     hw_queues: u16,
     queue_depth: u16,
+    polled: bool,
 }
 
 impl Defaults {
-    const NONE: Self =
-        Self { agreed: Agreed::DEFAULT, block_bytes: None, hw_queues: 0, queue_depth: 0 };
+    const NONE: Self = Self {
+        agreed: Agreed::DEFAULT,
+        block_bytes: None,
+        hw_queues: 0,
+        queue_depth: 0,
+        polled: false,
+    };
 
     fn read(fields: &mut Fields<'_>, over: Self) -> Result<Self, Misplaced> {
         Ok(Self {
@@ -155,6 +161,7 @@ impl Defaults {
             )?,
             hw_queues: fields.number("hw-queues")?.unwrap_or(over.hw_queues),
             queue_depth: fields.number("queue-depth")?.unwrap_or(over.queue_depth),
+            polled: fields.flag("polled")?.unwrap_or(over.polled),
         })
     }
 }
@@ -236,8 +243,9 @@ fn read_volume(
         }
         known.extend(fields.lines());
         fields.end()?;
-        let Defaults { block_bytes, hw_queues, queue_depth, .. } = defaults;
-        let volume = Wanted { name, layout, targets, bytes, block_bytes, hw_queues, queue_depth };
+        let Defaults { block_bytes, hw_queues, queue_depth, polled, .. } = defaults;
+        let volume =
+            Wanted { name, layout, targets, bytes, block_bytes, hw_queues, queue_depth, polled };
         Ok(Listed { volume, line, lines: known })
     };
     read().map_err(|wrong| (Some(text.to_owned()), wrong))
@@ -371,6 +379,14 @@ impl<'t> Fields<'t> {
                     })
             }
             Some((found, line)) => Err(self.other(key, line, "a whole number", found)),
+        }
+    }
+
+    fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Misplaced> {
+        match self.take(key) {
+            None => Ok(None),
+            Some((DeValue::Boolean(flag), _)) => Ok(Some(*flag)),
+            Some((found, line)) => Err(self.other(key, line, "true or false", found)),
         }
     }
 

@@ -23,6 +23,7 @@ size = "1G"
 block-size = 4096
 hw-queues = 2
 queue-depth = 64
+polled = true
 on-failure = "error"
 targets = [
     "bdev:/dev/vdb",
@@ -42,7 +43,8 @@ fn a_file_says_what_its_volumes_are() {
     let db = &db.volume;
     assert_eq!(db.layout, Layout::Stripe { chunk_sectors: 256 });
     assert_eq!((db.bytes, db.block_bytes), (Some(1 << 30), Some(4096)));
-    assert_eq!((db.hw_queues, db.queue_depth), (2, 64));
+    assert_eq!((db.hw_queues, db.queue_depth, db.polled), (2, 64, true));
+    assert!(!scratch.polled);
     assert_eq!(db.targets[0].at, At::Bdev("/dev/vdb".to_owned()));
 }
 
@@ -111,6 +113,10 @@ fn a_mistake_is_told_with_its_line_its_volume_and_its_field() {
             "line 3, volume a, target 1.deadline: 90000s is more than a day",
         ),
         (format!("{two}connections = 9"), "line 4, volume a, connections: 9 connections"),
+        (
+            format!("{two}polled = 1"),
+            "line 4, volume a, polled: this is a number: use true or false",
+        ),
         (format!("{two}hw-queues = -1"), "line 4, volume a, hw-queues: -1 is not a number"),
         (format!("{two}hw-queues = 257"), "line 4, volume a, hw-queues: 257 queues"),
         (format!("{two}block-size = 513"), "line 4, volume a, block-size: 513 bytes"),

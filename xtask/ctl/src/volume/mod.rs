@@ -376,6 +376,7 @@ mod tests {
             block_bytes: 4096,
             hw_queues: 0,
             queue_depth: 0,
+            polled: false,
         }
     }
 

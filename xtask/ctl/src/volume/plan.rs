@@ -220,6 +220,9 @@ fn fixed(volume: &Wanted, is: &Present) -> Result<(), String> {
             return Err(format!("it was made with {from} {what}, not {to}: {anew}"));
         }
     }
+    if volume.polled && !is.polled {
+        return Err(format!("it was made without queues for polled I/O: {anew}"));
+    }
     if volume.targets.len() < is.targets.len() {
         return Err(format!(
             "it has {} targets, not {}: its data would have to move",

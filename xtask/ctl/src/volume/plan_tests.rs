@@ -24,6 +24,7 @@ fn made(wanted: &Wanted) -> Present {
         block_bytes: wanted.block_bytes.unwrap_or(512),
         hw_queues: wanted.hw_queues,
         queue_depth: wanted.queue_depth,
+        polled: wanted.polled,
         opens: 0,
         is_simple: false,
         targets: targets.collect(),
@@ -147,6 +148,10 @@ fn what_is_fixed_when_a_volume_is_made_is_refused_when_it_differs_and_left_alone
     assert_refused(&decide(&other, &present), "2 hardware queues, not 3");
     let other = Wanted { queue_depth: 3, ..volume.clone() };
     assert_refused(&decide(&other, &present), "64 requests per queue, not 3");
+    let other = Wanted { polled: true, ..volume.clone() };
+    assert_refused(&decide(&other, &present), "without queues for polled I/O");
+    assert_eq!(decide(&other, &Present { polled: true, ..present.clone() }), Action::Unchanged);
+    assert_eq!(decide(&volume, &Present { polled: true, ..present.clone() }), Action::Unchanged);
     volume.targets[0].agreed = Agreed { connections: 2, ..Agreed::DEFAULT };
     assert_refused(&decide(&volume, &present), "target 1, nbd://h/e, has other terms");
     let mut disk = wanted(Layout::Linear, &["bdev:/dev/a"]);

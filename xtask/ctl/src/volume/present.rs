@@ -22,6 +22,8 @@ pub struct Present {
     pub hw_queues: u16,
     /// Requests per hardware queue that were asked for; 0: as many as Atom sees fit.
     pub queue_depth: u16,
+    /// It has hardware queues for polled I/O.
+    pub polled: bool,
     /// Open handles of its device.
     pub opens: u32,
     /// Made without targets, as a payload without the client makes it: it cannot grow.
@@ -75,6 +77,7 @@ impl Present {
             block_bytes: Some(self.block_bytes),
             hw_queues: self.hw_queues,
             queue_depth: self.queue_depth,
+            polled: self.polled,
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Wanted {
     pub hw_queues: u16,
     /// Requests per hardware queue; 0: as many as Atom sees fit.
     pub queue_depth: u16,
+    /// It has as many hardware queues again, for polled I/O.
+    pub polled: bool,
 }
 
 /// What is wrong with a volume that is wanted.
@@ -269,6 +271,9 @@ impl Wanted {
 
     /// The same volume for a payload without the client, when it has such volumes.
     pub fn simple(&self) -> Option<Create> {
+        if self.polled {
+            return None;
+        }
         let [target] = &self.targets[..] else { return None };
         let kind = match (self.layout, &target.at) {
             (Layout::Linear, At::Null) => Kind::Null,
@@ -282,6 +287,7 @@ impl Wanted {
             block_bytes: self.block_bytes.unwrap_or(DEFAULT_BLOCK_BYTES),
             hw_queues: self.hw_queues,
             queue_depth: self.queue_depth,
+            polled: false,
         })
     }
 
@@ -328,6 +334,7 @@ pub(super) mod tests {
             block_bytes: None,
             hw_queues: 0,
             queue_depth: 0,
+            polled: false,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::handles::Handles;
 use crate::slot::Slot;
 
 use super::dispatch::{self, jiffies, record_of, Record};
-use super::queues;
+use super::queues::{self, Lane};
 
 /// A block device: its tag set, its gendisk, its slot.
 ///
@@ -41,6 +41,8 @@ pub(crate) struct Disk {
     /// The grace period after which no dispatch runs that had begun before the gate closed; only of a device
     /// whose dispatches may sleep.
     settling: AtomicU64,
+    /// Of the hardware queues for polled I/O, in their order.
+    lanes: KVec<Lane>,
     #[pin]
     tag_set: Opaque<bindings::blk_mq_tag_set>,
     /// Of the locks of its flush queues. To lockdep those of all devices are the same otherwise, and the end of a flush of
@@ -144,6 +146,7 @@ impl Disk {
                 left: AtomicU32::new(0),
                 asks: AtomicBool::new(spec.timeout_ms != 0),
                 settling: AtomicU64::new(0),
+                lanes: Lane::of(spec)?,
                 tag_set <- Opaque::try_ffi_init(|slot: *mut bindings::blk_mq_tag_set| {
                     // SAFETY: The slot is valid for writes and pinned.
                     unsafe {
@@ -489,11 +492,12 @@ fn patience_ns(spec: &DeviceSpec) -> u64 {
 unsafe extern "C" fn init_hctx(
     hctx: *mut bindings::blk_mq_hw_ctx,
     _data: *mut ffi::c_void,
-    _index: ffi::c_uint,
+    index: ffi::c_uint,
 ) -> i32 {
-    // SAFETY: The queue's data is the `Disk`, which outlives the queue and so the locks of this class.
+    // SAFETY: The queue's data is the `Disk`, which outlives the queue and so its lanes and the locks of this class.
     unsafe {
         let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
+        Lane::join(&disk.lanes, &mut *hctx, index);
         bindings::blk_mq_hctx_set_fq_lock_class(hctx, disk.flush_locks.as_ptr());
     }
     0

@@ -10,6 +10,7 @@ use core::sync::atomic::{fence, Ordering};
 use kernel::{bindings, ffi};
 
 use super::disk::Disk;
+use super::queues;
 use crate::abi::request::{flags, status, timeout, Owner, Ownership, Request};
 use crate::calls;
 use crate::points;
@@ -127,7 +128,7 @@ unsafe fn pop(list: &mut bindings::rq_list) -> Option<*mut bindings::request> {
 /// # Safety
 ///
 /// As for [`pop`]; the request must be in no list.
-unsafe fn push(list: &mut bindings::rq_list, request: *mut bindings::request) {
+pub(super) unsafe fn push(list: &mut bindings::rq_list, request: *mut bindings::request) {
     // SAFETY: As in `pop`.
     unsafe {
         (*request).__bindgen_anon_1.rq_next = null_mut();
@@ -312,6 +313,7 @@ pub(super) unsafe fn end(record: *mut Request, epoch: u64, code: u32) -> bool {
         let request: *mut bindings::request = (*record).rq.cast();
         let status = match code {
             // Nearly always.
+            status::OK if queues::keep(request) => return true,
             status::OK => status::OK as u8,
             code => failed(request, code),
         };

@@ -124,6 +124,21 @@ impl Fio {
         Ok(())
     }
 
+    /// Has it stand still, wherever it is, until it is asked to go on. What it has in flight may end, and it does not look.
+    pub fn stand_still(&self, still: bool) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, if still { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        let tasks = format!("/proc/{pid}/task");
+        wait::until("fio does as it is told", Duration::from_secs(30), || {
+            let mut stopped = std::fs::read_dir(&tasks)?.map(|task| {
+                let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+                // Behind the name, which may have any character in it.
+                Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+            });
+            stopped.try_fold(true, |all, one: Result<bool>| Ok(all && one? == still))
+        })
+    }
+
     /// Stops fio and returns what it did. An error when it did not do its work.
     pub fn stop(mut self) -> Result<Done> {
         self.check()?;

@@ -62,6 +62,18 @@ pub fn polled_io_goes_on_through_handoffs(context: &mut Context) -> Result<()> {
     kmod::remove("payload_test_fault_client")?;
     goes_on(&device, &mut load)?;
 
+    context.step("whoever polls stands still, with requests that have ended, and an upgrade does not wait for them");
+    wait::until("some have ended, and nobody has looked", PATIENCE, || {
+        load.stand_still(false)?;
+        load.stand_still(true)?;
+        Ok(waiting(&device)? > 0)
+    })?;
+    site.upgrade("2.1.0", Mode::Warm)?;
+    site.upgrade("2.0.0", Mode::Warm)?;
+    ensure!(waiting(&device)? > 0, "somebody has looked");
+    load.stand_still(false)?;
+    goes_on(&device, &mut load)?;
+
     context.step("nobody serves, and polled requests are held");
     let report = site.node().abandon(SCHEMA, LONG)?;
     ensure!(report.outcome == outcome::DONE, "abandon: {}", report.refusal);

@@ -10,6 +10,7 @@
 //! | `page.rs` | all of it, drawn |
 
 mod against;
+mod growth;
 mod kublk;
 pub mod page;
 pub mod table;

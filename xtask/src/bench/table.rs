@@ -6,6 +6,8 @@ use std::fmt::Write;
 use atom_tests::bench::series::{quantile, Metric, Series, OURS};
 use atom_tests::bench::{Document, How};
 
+use super::growth;
+
 /// In a second of a clock that counts there are so many instructions.
 const INSTRUCTIONS: f64 = 1e9;
 
@@ -27,6 +29,11 @@ pub fn of(document: &Document, accel: &str) -> String {
             (Metric::Iops, _) => beside(&series),
             _ => alone(metric, &series),
         });
+        text.push('\n');
+    }
+    let growth = growth::table(&document.series);
+    if !growth.is_empty() {
+        text.push_str(&growth);
         text.push('\n');
     }
     text

@@ -75,7 +75,18 @@ pub struct Drain {
     pub forsake: bool,
 }
 
+/// Why requests cannot be left to a payload that is asked, and what to do.
+pub const NOT_LEFT: (&str, &str) = (
+    "a payload that is asked would still end the requests that --at-deadline leave leaves as they are for ever",
+    "add --forsake if it is not to be asked any more, or choose abort, reissue or fail",
+);
+
 impl Drain {
+    /// Whether Atom takes such terms: requests are left only where the payload is not asked any more.
+    pub fn is_possible(&self) -> bool {
+        self.at_deadline != AtDeadline::Leave || self.forsake
+    }
+
     /// The number that the control device takes.
     pub fn policy(&self) -> u32 {
         self.at_deadline.code() | if self.forsake { policy::FORSAKE } else { 0 }
@@ -103,6 +114,15 @@ mod tests {
         let drain = Drain::from(Duration::from_secs(1));
         assert_eq!(drain.policy(), 0);
         assert_eq!(Drain { forsake: true, ..drain }.policy(), policy::FORSAKE);
+    }
+
+    #[test]
+    fn requests_are_left_only_to_a_payload_that_is_not_asked_any_more() {
+        for at_deadline in AtDeadline::ALL {
+            let drain = Drain { at_deadline, ..Duration::from_secs(1).into() };
+            assert_eq!(drain.is_possible(), at_deadline != AtDeadline::Leave);
+            assert!(Drain { forsake: true, ..drain }.is_possible());
+        }
     }
 
     #[test]

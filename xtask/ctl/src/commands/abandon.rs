@@ -5,9 +5,9 @@ use super::output::Output;
 use super::recorded::recorded;
 use super::Drained;
 use crate::control::Control;
-use crate::drain::Drain;
+use crate::drain::{Drain, NOT_LEFT};
 use crate::journal::{Attempt, Kind, Origin, Recorded};
-use crate::problem::{Exit, Result};
+use crate::problem::{Exit, Problem, Result};
 use crate::report::{Handoff, HandoffDocument};
 use crate::text;
 
@@ -24,6 +24,10 @@ pub(super) fn run(output: &Output, args: &Args, origin: Origin) -> Result<Exit> 
     let Drained { deadline, at_deadline, forsake } = args.drained;
     let drain =
         Drain { at_deadline: at_deadline.unwrap_or_default(), forsake, ..deadline.get().into() };
+    if !drain.is_possible() {
+        let (why, remedy) = NOT_LEFT;
+        return Err(Problem::usage("The payload was not abandoned", why, remedy));
+    }
     let control = Control::open()?;
     let (status, payloads) = (control.status()?, control.payloads()?);
     let live = payloads.iter().find(|payload| status.live != 0 && payload.id == status.live);

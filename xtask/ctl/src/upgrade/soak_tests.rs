@@ -283,6 +283,18 @@ fn requests_are_taken_back_at_the_deadline_when_that_is_the_policy() {
 }
 
 #[test]
+fn an_upgrade_that_would_leave_requests_to_a_payload_that_is_asked_is_refused_before_anything_changes(
+) {
+    let node = machine();
+    let leave = Terms { at_deadline: Some(AtDeadline::Leave), ..Terms::default() };
+    let report = on(&node, &leave);
+    assert_eq!((report.outcome, report.pause_us), (Outcome::Refused, 0));
+    assert!(report.remedy.as_deref().is_some_and(|text| text.contains("--forsake")), "{report:?}");
+    let report = on(&node, &Terms { forsake: true, ..leave });
+    assert_ne!(report.outcome, Outcome::Refused, "{report:?}");
+}
+
+#[test]
 fn a_cold_upgrade_takes_requests_back_as_well() {
     let node = machine();
     node.fail(Step::Drain, 1);

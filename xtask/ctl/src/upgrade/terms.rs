@@ -6,7 +6,7 @@ use std::time::Duration;
 use atom_abi::control::{payload_state, setting, Settings};
 
 use super::Site;
-use crate::drain::{AtDeadline, Drain};
+use crate::drain::{AtDeadline, Drain, NOT_LEFT};
 use crate::module_file::Refused;
 use crate::node::Node;
 use crate::problem::Result;
@@ -109,6 +109,10 @@ impl Terms {
             at_deadline: self.at_deadline.unwrap_or(silent),
             forsake: self.forsake || dead.is_some(),
         };
+        if !drain.is_possible() {
+            let (why, remedy) = NOT_LEFT;
+            return Err(Refused::situation(why, remedy));
+        }
         let note = dead.map(|dead| {
             format!(
                 "payload {} is dead: it is not asked for anything (--forsake), and what it owes meets the policy \

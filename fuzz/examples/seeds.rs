@@ -172,7 +172,8 @@ fn command() -> Result<()> {
     let length = out.len();
     let made_bytes = &made_bytes[..length];
     let made = Made::decode(made_bytes).map_err(|error| format!("{error}"))?;
-    let compose = Compose { name, block_bytes: 0, hw_queues: 2, queue_depth: 64, polled: true, made };
+    let compose =
+        Compose { name, block_bytes: 0, hw_queues: 2, queue_depth: 64, polled: true, made };
     let commands = [
         ("create", Command::Create(create)),
         ("destroy", Command::Destroy { name }),

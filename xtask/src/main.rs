@@ -21,6 +21,7 @@ mod problem;
 mod product;
 mod programs;
 mod progress;
+mod revision;
 mod sysroot;
 mod testing;
 mod vm;

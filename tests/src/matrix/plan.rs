@@ -123,10 +123,16 @@ impl Shard {
     }
 }
 
-/// The order in which cells run: those that end a boot come last.
-pub fn in_order(mut cells: Vec<Cell>) -> Vec<Cell> {
-    cells.sort_by_key(rules::ends_the_boot);
-    cells
+/// The order in which cells run: those that end a boot come last, and the others up and down in turns, so that the payload that
+/// one has ended with is that with which the next one begins.
+pub fn in_order(cells: Vec<Cell>) -> Vec<Cell> {
+    let (last, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(rules::ends_the_boot);
+    let is_up = |cell: &Cell| cell.direction == Direction::Up;
+    let (up, down): (Vec<_>, Vec<_>) = others.into_iter().partition(is_up);
+    let (mut up, mut down) = (up.into_iter(), down.into_iter());
+    let turns = std::iter::from_fn(|| Some([up.next(), down.next()]));
+    let turns = turns.take_while(|turn| turn.iter().any(Option::is_some));
+    turns.flatten().flatten().chain(last).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +185,18 @@ mod tests {
         let planned = full(&faults()).len();
         let possible = places.iter().filter(|place| matches!(place, Place::Possible(_))).count();
         assert_eq!(planned, possible);
+    }
+
+    #[test]
+    fn cells_go_up_and_down_in_turns_and_those_that_end_a_boot_come_last() {
+        let all = full(&faults());
+        let ordered = in_order(all.clone());
+        let names = |cells: &[Cell]| cells.iter().map(Cell::to_string).collect::<HashSet<_>>();
+        assert_eq!((ordered.len(), names(&ordered)), (all.len(), names(&all)));
+        let count = ordered.iter().take_while(|cell| !rules::ends_the_boot(cell)).count();
+        assert!(ordered.iter().skip(count).all(rules::ends_the_boot));
+        let in_turns = |pair: &[Cell]| pair[0].direction != pair[1].direction;
+        assert!(ordered[..count].windows(2).all(in_turns));
     }
 
     #[test]

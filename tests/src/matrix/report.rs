@@ -27,11 +27,29 @@ pub struct Ran {
     pub why: Option<String>,
     /// How long the cell took.
     pub seconds: f64,
+    /// The tree that it ran on. Only the host knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl Ran {
     /// Name and version of a line.
     pub const SCHEMA: &'static str = "atom.matrix-cell/1";
+
+    /// One that has not passed, of which nothing else is known.
+    pub fn of(cell: String, why: Option<String>) -> Self {
+        Self {
+            schema: Self::SCHEMA.to_owned(),
+            cell,
+            passed: false,
+            met: false,
+            outcome: None,
+            pause_us: None,
+            why,
+            seconds: 0.0,
+            commit: None,
+        }
+    }
 }
 
 /// How many cells.
@@ -83,6 +101,8 @@ pub struct Report {
     pub failures: Vec<Ran>,
     /// Points at which no fault ever happened, in cells that ran.
     pub never_met: Vec<String>,
+    /// Cells by the tree that they ran on.
+    pub commits: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -135,6 +155,10 @@ impl Report {
                 *met.entry(cell.fault.point).or_default() |= one.met;
             }
         }
+        let mut commits: BTreeMap<String, u64> = BTreeMap::new();
+        for commit in by_cell.values().filter_map(|one| one.commit.clone()) {
+            *commits.entry(commit).or_default() += 1;
+        }
         Self {
             schema: Self::SCHEMA.to_owned(),
             points: points.len() as u64,
@@ -154,6 +178,7 @@ impl Report {
                 .map(|one| (*one).clone())
                 .collect(),
             never_met: met.into_iter().filter(|(_, met)| !met).map(|(point, _)| point).collect(),
+            commits,
         }
     }
 
@@ -199,6 +224,12 @@ impl Report {
         text.push_str("\n| impossible because | cells |\n| --- | --- |\n");
         for Impossible { why, cells, .. } in &self.impossible {
             text.push_str(&format!("| {why} | {cells} |\n"));
+        }
+        if !self.commits.is_empty() {
+            text.push_str("\n| ran at commit | cells |\n| --- | --- |\n");
+            for (commit, cells) in &self.commits {
+                text.push_str(&format!("| {commit} | {cells} |\n"));
+            }
         }
         for one in &self.failures {
             let why = one.why.as_deref().unwrap_or_default();
@@ -256,16 +287,8 @@ mod tests {
     use crate::matrix::axes::WORLD;
 
     fn ran(cell: &str, passed: bool, met: bool) -> Ran {
-        Ran {
-            schema: Ran::SCHEMA.to_owned(),
-            cell: cell.to_owned(),
-            passed,
-            met,
-            outcome: Some("aborted".to_owned()),
-            pause_us: Some(10),
-            why: (!passed).then(|| "it broke".to_owned()),
-            seconds: 1.0,
-        }
+        let why = (!passed).then(|| "it broke".to_owned());
+        Ran { passed, met, commit: Some("abc".to_owned()), ..Ran::of(cell.to_owned(), why) }
     }
 
     #[test]
@@ -300,6 +323,7 @@ mod tests {
         assert!(row("freeze").contains("not run (96)"), "{}", row("freeze"));
         assert!(text.contains("- failed: `payload.adopt.begin:error/mixed/warm/up/nbd`: it broke"));
         assert!(text.contains("| volume | nbd |"));
+        assert!(text.contains("| abc | 4 |"), "{text}");
         let document = serde_json::to_value(&report).expect("JSON");
         assert_eq!(document["schema"], "atom.matrix-report/1");
         assert_eq!(document["total"]["not_run"], not_run);

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::sync::mpsc::{channel, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{ensure, Context as _, Result};
 use atom_abi::lifecycle::Place;
@@ -24,12 +24,13 @@ use crate::pressure;
 use crate::random::Random;
 use crate::wait;
 
-/// The deadline of the drain in the upgrade with the fault.
+/// The deadline of the drain in the upgrade with the fault, and in one in which somebody hangs until after it.
 const DEADLINE: &str = "2s";
+const SHORT_DEADLINE: &str = "700ms";
 /// The soak of the points that only the end of one comes to.
 const SOAK: &str = "300ms";
 /// How long somebody hangs until it is let go of: longer than the deadline, so that Atom goes back before.
-const HANGS: Duration = Duration::from_secs(4);
+const HANGS: Duration = Duration::from_millis(1500);
 /// How long the upgrade with the fault may take in all.
 const LIMIT: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,16 +82,8 @@ fn show(ran: &Ran) -> Result<()> {
 fn run(stage: &mut Stage, cell: &Cell) -> Result<Ran> {
     let begun = Instant::now();
     eprintln!("step: cell {cell}");
-    let mut ran = Ran {
-        schema: Ran::SCHEMA.to_owned(),
-        cell: cell.to_string(),
-        passed: false,
-        met: false,
-        outcome: None,
-        pause_us: None,
-        why: Some(format!("it hangs: nothing for {LONGEST:?}")),
-        seconds: LONGEST.as_secs_f64(),
-    };
+    let why = format!("it hangs: nothing for {LONGEST:?}");
+    let mut ran = Ran { seconds: LONGEST.as_secs_f64(), ..Ran::of(cell.to_string(), Some(why)) };
     let (done, is_done) = channel::<()>();
     let hung = ran.clone();
     let guard = std::thread::spawn(move || {
@@ -119,21 +112,28 @@ fn run(stage: &mut Stage, cell: &Cell) -> Result<Ran> {
 
 fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     let (from, to) = Stage::versions(cell.direction);
+    step("serve");
     stage.serve(from).context("before the cell")?;
     let before = stage.there()?;
+    step("volume");
     let device = stage.volume(cell.volume, NAME, &stage.way_to_server(cell))?;
     let seed = Random::mixed(&cell.to_string().bytes().map(u64::from).collect::<Vec<_>>()).number();
+    step("load");
     let mut load = Workload::start(cell, &device, seed).context("the load before the upgrade")?;
+    step("history");
+    tool::clear_history()?;
     let known = tool::newest(&tool::history()?);
 
     step("the upgrade");
     let armed = Armed::new(stage, cell)?;
+    step("tool");
     let trouble = Trouble::begin(stage, cell, &device)?;
     if rules::needs_a_stall(cell) {
         stage.server.freeze()?;
     }
     load.next_generation();
     let ended = upgrade(stage, cell, &armed, &trouble, seen);
+    step("tool ended");
     trouble.ease(stage, cell)?;
     if rules::needs_a_stall(cell) {
         stage.server.go_on()?;
@@ -146,8 +146,10 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
 
     step("what serves");
     let is_dead = judge::serves(stage, cell, &ended).context("after the upgrade")?;
+    step("journal");
     judge::journal(stage, known, &ended, from, to).context("the journal")?;
     seen.met |= trouble.end()?;
+    step("flows");
     load.next_generation();
     // One that has let go of requests too late for Atom to take them will not end them.
     if !rules::may_leave_requests(cell) || stage.site.live()? == to {
@@ -161,18 +163,22 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     }
     step("what was written");
     load.stop()?;
+    step("stopped");
     if rules::ends_the_boot(cell) {
         return Ok(());
     }
     stage.site.destroy(NAME)?;
     stage.tidy()?;
+    step("tidy");
     wait::until("everything is as before", PATIENCE, || Ok(stage.there()? == before))
         .with_context(|| format!("{before:?} became {:?}", stage.there()))?;
+    step("end");
     stage.passed()
 }
 
 fn step(what: &str) {
-    eprintln!("step:   {what}");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    eprintln!("step:   {}.{:03} {what}", now.as_secs() % 1000, now.subsec_millis());
 }
 
 /// The failpoints that are armed for a cell.
@@ -264,7 +270,8 @@ fn upgrade(
 ) -> Result<Ended> {
     let (_, to) = Stage::versions(cell.direction);
     let file = stage.file(to);
-    let mut args = vec!["upgrade", "--deadline", DEADLINE];
+    let deadline = if cell.fault.kind == "hang" { SHORT_DEADLINE } else { DEADLINE };
+    let mut args = vec!["upgrade", "--deadline", deadline];
     if cell.way == Way::Cold {
         args.push("--cold");
     }

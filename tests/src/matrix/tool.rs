@@ -13,6 +13,8 @@ use crate::pressure;
 use crate::wait;
 
 const FOLDER: &str = "/run";
+/// Where the journal is.
+const JOURNAL: &str = "/var/lib/atom";
 /// How long one that changes nothing may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -98,6 +100,20 @@ pub fn history() -> Result<JournalDocument> {
     let ended = run(&[], &["history"])?;
     ensure!(ended.code == Some(0), "history: {ended:?}");
     serde_json::from_value(ended.document).context("the journal cannot be read")
+}
+
+/// Removes the records of the cells before: each tool would read all of them again. Their numbers go on.
+pub fn clear_history() -> Result<()> {
+    let Ok(entries) = fs::read_dir(JOURNAL) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("journal") && !name.ends_with(".lock") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The number of the newest attempt.

@@ -9,10 +9,9 @@ use anyhow::{ensure, Context, Result};
 use atom_tests::bench::{Document, How, Suite};
 
 use crate::bench::{self, page, table, targets};
-use crate::command_line::CommandLine;
-use crate::places;
 use crate::sysroot::{Sysroot, Target};
 use crate::vm::accel;
+use crate::{places, revision};
 
 /// The document with the figures, and the lines between which they are.
 const FIGURES: &str = "docs/performance.md";
@@ -187,7 +186,7 @@ fn newest<'a>(names: &'a [String], begin: &str) -> Option<&'a str> {
 
 /// Keeps all numbers of a measurement. One of some setups only has another name, by which [`kept`] does not take it.
 fn keep_some(mut document: Document, only: &str) -> Result<Document> {
-    document.commit = commit()?;
+    document.commit = revision::commit_and_day()?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let some = if only.is_empty() { "" } else { "some-" };
     let name = format!("{}-{}-{some}{seconds}.json", document.suite.name(), document.how.name());
@@ -211,18 +210,6 @@ fn between(document: &str, text: &str) -> Result<String> {
 
 fn accel(sysroot: &Sysroot) -> Result<&'static str> {
     Ok(if accel::find(sysroot)?.kvm { "KVM" } else { "TCG" })
-}
-
-/// Which tree, and of which day; and whether it has changes beside its documents.
-fn commit() -> Result<String> {
-    let git = |args: &[&str]| {
-        CommandLine::new("git").args(args.iter().copied()).dir(&places::repository()).read()
-    };
-    let text = git(&["log", "-1", "--format=commit %h of %cs"])?;
-    ensure!(!text.trim().is_empty(), "there is no commit");
-    let changes = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])?;
-    let changed = if changes.trim().is_empty() { "" } else { ", with changes" };
-    Ok(format!("{}{changed}", text.trim()))
 }
 
 /// The host's processors.

@@ -17,14 +17,13 @@ use atom_tests::soak::mix::DISKS_MIB;
 use atom_tests::soak::record::{self, Block, Event, Wanted};
 use atom_tests::soak::report::{Report, Verdict};
 
-use crate::command_line::CommandLine;
 use crate::problem::{failed, refused};
 use crate::sysroot::{Sysroot, Target};
 use crate::vm::background::{self, Background};
 use crate::vm::initramfs::SEED;
 use crate::vm::link::Stream;
 use crate::vm::{accel, VmConfig};
-use crate::{places, product};
+use crate::{places, product, revision};
 
 /// From so many upgrades on the result goes into the documents of the tree.
 const LONG: u64 = 10_000;
@@ -109,7 +108,7 @@ fn begin(sysroot: &Sysroot, upgrades: u64) -> Result<Background> {
         "a guest with {PROCESSORS} processors, {}",
         if accel::find(sysroot)?.kvm { "KVM" } else { "TCG" }
     );
-    let wanted = Wanted { upgrades, seed: seed()?, commit: commit()?, machine };
+    let wanted = Wanted { upgrades, seed: seed()?, commit: revision::commit()?, machine };
     let background = take(sysroot)?;
     let text = serde_json::to_vec(&wanted)?;
     background.vm.put(WANTED, 0o644, &text)?;
@@ -245,14 +244,6 @@ fn seed() -> Result<u64> {
         Ok(text) => text.parse().with_context(|| format!("{SEED}: {text:?}")),
         Err(_) => Ok(Random::new(random::seed()?).number() >> 32),
     }
-}
-
-/// What everything is built from.
-fn commit() -> Result<String> {
-    let git = |args: &[&str]| CommandLine::new("git").args(args).dir(&places::repository()).read();
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Ok(if changed.is_empty() { commit } else { format!("{commit}-changed") })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::panic;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use anyhow::Result;
 use atom_tests::matrix::plan::Shard;
@@ -40,14 +41,14 @@ pub struct Args {
     /// Run each scenario so many times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
-    /// Run so many scenarios beside each other. Usually one a processor, as far as the memory goes.
+    /// Run so many scenarios, or machines of the matrix, beside each other. Usually one a processor, as far as the memory goes.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Do what takes long as often as it should be done: fifty cuts of the power instead of three, fifty upgrades each way with
     /// sixteen devices instead of ten.
     #[arg(long)]
     slow: bool,
-    /// Only the matrix of faults: a covering of pairs, or every cell; with a filter, the cells whose name contains it. What ran and what did not is in target/matrix/report.md.
+    /// Only the matrix of faults: a covering of pairs, or every cell; with a filter, the cells whose name contains it. What ran and what did not is in report.md in target/matrix/pruned or full.
     #[arg(long, value_name = "EXTENT", conflicts_with_all = ["host_only", "list"])]
     matrix: Option<matrix::Extent>,
     /// With --matrix: only the I-th of N parts.
@@ -56,6 +57,12 @@ pub struct Args {
     /// With --matrix: go on where the last run has ended.
     #[arg(long, requires = "matrix")]
     resume: bool,
+    /// With --matrix: begin no boot after this time, as 90m. What has not run shows as not run.
+    #[arg(long, value_name = "TIME", requires = "matrix", value_parser = humantime::parse_duration)]
+    within: Option<Duration>,
+    /// With --matrix: write the table to docs/matrix.md.
+    #[arg(long, requires = "matrix")]
+    write: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -86,7 +93,15 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         let sysroot = Sysroot::open(target)?;
         programs::build()?;
         let filter = args.filter.as_deref();
-        let wish = matrix::Wish { extent, shard: args.shard, filter, resume: args.resume };
+        let wish = matrix::Wish {
+            extent,
+            shard: args.shard,
+            filter,
+            resume: args.resume,
+            within: args.within,
+            jobs: args.jobs.unwrap_or_else(streams::usual),
+            write: args.write,
+        };
         report(matrix::run(&sysroot, &product::guest(&sysroot)?, &wish));
         return print(args, &verdicts);
     }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+//! The file with a line for each cell that ran, and the tables over all of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use atom_tests::matrix::axes::Fault;
+use atom_tests::matrix::report::{Ran, Report};
+
+use crate::places;
+
+const LINES: &str = "results.jsonl";
+/// The lines before a run that began from nothing.
+const LINES_BEFORE: &str = "results-before.jsonl";
+
+/// What ran so far. Several threads may add to it.
+pub struct Results {
+    folder: PathBuf,
+    /// The tree that the cells run on.
+    commit: String,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    lines: File,
+    ran: Vec<Ran>,
+}
+
+impl Results {
+    /// Opens those in a folder; `anew`: what is there is put aside.
+    pub fn open(folder: PathBuf, commit: String, anew: bool) -> Result<Self> {
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let path = folder.join(LINES);
+        if anew && path.exists() {
+            fs::rename(&path, folder.join(LINES_BEFORE))
+                .with_context(|| format!("cannot put {} aside", path.display()))?;
+        }
+        let ran = read(&path)?;
+        let lines = OpenOptions::new().create(true).append(true).open(&path);
+        let lines = lines.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { folder, commit, known: Mutex::new(Known { lines, ran }) })
+    }
+
+    /// Where everything about it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The table.
+    pub fn table(&self) -> PathBuf {
+        self.folder.join("report.md")
+    }
+
+    /// The cells that ran, in the order in which they did.
+    pub fn cells(&self) -> Vec<String> {
+        self.known().ran.iter().map(|one| one.cell.clone()).collect()
+    }
+
+    /// Adds a cell that has run.
+    pub fn add(&self, mut one: Ran) -> Result<()> {
+        one.commit = Some(self.commit.clone());
+        let line = serde_json::to_string(&one)? + "\n";
+        let mut known = self.known();
+        // In one piece, so that a run that is interrupted leaves whole lines.
+        let written = known.lines.write_all(line.as_bytes());
+        known.ran.push(one);
+        written.with_context(|| format!("cannot write {}", self.folder.join(LINES).display()))
+    }
+
+    /// Writes the tables over all that can run with these failpoints.
+    pub fn report(&self, faults: &[Fault]) -> Result<Report> {
+        let report = Report::new(faults, &self.known().ran);
+        places::write_whole(&self.table(), report.markdown().as_bytes())?;
+        let document = serde_json::to_string_pretty(&report)?;
+        places::write_whole(&self.folder.join("report.json"), document.as_bytes())?;
+        Ok(report)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lines of the runs before.
+fn read(path: &Path) -> Result<Vec<Ran>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // The last line may have been cut short.
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(cell: &str) -> Ran {
+        Ran::of(cell.to_owned(), None)
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_lines_before_it_and_one_from_nothing_keeps_them_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |anew| Results::open(folder.path().to_owned(), "abc".to_owned(), anew).unwrap();
+        open(true).add(ran("one")).unwrap();
+        let second = open(false);
+        assert_eq!(second.cells(), ["one"]);
+        second.add(ran("two")).unwrap();
+        // Of somebody who was killed.
+        let mut lines = OpenOptions::new().append(true).open(folder.path().join(LINES)).unwrap();
+        lines.write_all(b"{\"schema\":").unwrap();
+        assert_eq!(open(false).cells(), ["one", "two"]);
+        assert!(open(true).cells().is_empty());
+        assert_eq!(read(&folder.path().join(LINES_BEFORE)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn each_line_says_on_which_tree_its_cell_ran() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = Results::open(folder.path().to_owned(), "abc".to_owned(), true).unwrap();
+        results.add(ran("one")).unwrap();
+        let lines = read(&folder.path().join(LINES)).unwrap();
+        assert_eq!(lines[0].commit.as_deref(), Some("abc"));
+    }
+}

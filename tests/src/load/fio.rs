@@ -125,11 +125,12 @@ impl Fio {
     }
 
     /// Has it stand still, wherever it is, until it is asked to go on. What it has in flight may end, and it does not look.
-    pub fn stand_still(&self, still: bool) -> Result<()> {
+    pub fn stand_still(&mut self, still: bool) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(pid, if still { Signal::SIGSTOP } else { Signal::SIGCONT })?;
         let tasks = format!("/proc/{pid}/task");
         wait::until("fio does as it is told", Duration::from_secs(30), || {
+            self.check()?;
             let mut stopped = std::fs::read_dir(&tasks)?.map(|task| {
                 let stat = std::fs::read_to_string(task?.path().join("stat"))?;
                 // Behind the name, which may have any character in it.

@@ -164,12 +164,12 @@ impl Call {
     }
 }
 
-/// Prints what a guest's program prints where ours would.
+/// Prints what a guest's program prints where ours would. Whoever does not read it any more has seen enough: the program goes on.
 pub fn print(stream: Stream, line: &str) {
-    match stream {
-        Stream::Stdout => println!("{line}"),
-        Stream::Stderr => eprintln!("{line}"),
-    }
+    let _ = match stream {
+        Stream::Stdout => writeln!(std::io::stdout(), "{line}"),
+        Stream::Stderr => writeln!(std::io::stderr(), "{line}"),
+    };
 }
 
 /// The request to write a file.

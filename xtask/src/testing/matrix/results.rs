@@ -41,7 +41,11 @@ impl Results {
         }
         let ran = read(&path)?;
         let lines = OpenOptions::new().create(true).append(true).open(&path);
-        let lines = lines.with_context(|| format!("cannot write {}", path.display()))?;
+        let mut lines = lines.with_context(|| format!("cannot write {}", path.display()))?;
+        if fs::read(&path)?.last().is_some_and(|last| *last != b'\n') {
+            // Of a run that was killed while it wrote.
+            lines.write_all(b"\n")?;
+        }
         Ok(Self { folder, commit, known: Mutex::new(Known { lines, ran }) })
     }
 
@@ -100,32 +104,54 @@ fn read(path: &Path) -> Result<Vec<Ran>> {
 mod tests {
     use super::*;
 
+    /// A folder that goes with the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let folder = format!("atom-matrix-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(folder))
+        }
+
+        fn open(&self, anew: bool) -> Results {
+            Results::open(self.0.clone(), "abc".to_owned(), anew).unwrap()
+        }
+
+        fn lines(&self, name: &str) -> Vec<Ran> {
+            read(&self.0.join(name)).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     fn ran(cell: &str) -> Ran {
         Ran::of(cell.to_owned(), None)
     }
 
     #[test]
-    fn a_run_goes_on_with_the_lines_before_it_and_one_from_nothing_keeps_them_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = |anew| Results::open(folder.path().to_owned(), "abc".to_owned(), anew).unwrap();
-        open(true).add(ran("one")).unwrap();
-        let second = open(false);
+    fn a_run_goes_on_with_the_lines_before_it_and_one_from_nothing_puts_them_aside() {
+        let folder = Scratch::new("goes-on");
+        folder.open(true).add(ran("one")).unwrap();
+        let second = folder.open(false);
         assert_eq!(second.cells(), ["one"]);
         second.add(ran("two")).unwrap();
         // Of somebody who was killed.
-        let mut lines = OpenOptions::new().append(true).open(folder.path().join(LINES)).unwrap();
+        let mut lines = OpenOptions::new().append(true).open(folder.0.join(LINES)).unwrap();
         lines.write_all(b"{\"schema\":").unwrap();
-        assert_eq!(open(false).cells(), ["one", "two"]);
-        assert!(open(true).cells().is_empty());
-        assert_eq!(read(&folder.path().join(LINES_BEFORE)).unwrap().len(), 2);
+        folder.open(false).add(ran("three")).unwrap();
+        assert_eq!(folder.open(false).cells(), ["one", "two", "three"]);
+        assert!(folder.open(true).cells().is_empty());
+        assert_eq!(folder.lines(LINES_BEFORE).len(), 3);
     }
 
     #[test]
     fn each_line_says_on_which_tree_its_cell_ran() {
-        let folder = tempfile::tempdir().unwrap();
-        let results = Results::open(folder.path().to_owned(), "abc".to_owned(), true).unwrap();
-        results.add(ran("one")).unwrap();
-        let lines = read(&folder.path().join(LINES)).unwrap();
-        assert_eq!(lines[0].commit.as_deref(), Some("abc"));
+        let folder = Scratch::new("commit");
+        folder.open(true).add(ran("one")).unwrap();
+        assert_eq!(folder.lines(LINES)[0].commit.as_deref(), Some("abc"));
     }
 }

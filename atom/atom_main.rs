@@ -12,7 +12,7 @@
 //! | `state.rs` | what Atom knows: payloads, devices, preserved objects, the handoff under way |
 //! | `turn.rs` | one task at a time hands over; a lock that survives its owner |
 //! | `operation.rs` | calling an operation of a payload in a way that survives its never returning |
-//! | `handoff.rs` | switch, abandon and adopt, driven by the lifecycle of the ABI |
+//! | `handoff.rs`, `handoff/` | switch, abandon and adopt, driven by the lifecycle of the ABI |
 //! | `ahead.rs` | copying the state of the live payload while it serves |
 //! | `back.rs` | the way back from each of them |
 //! | `barrier.rs` | gates and drain, over all devices together |

@@ -8,7 +8,7 @@ use std::path::Path;
 
 fn sources() -> impl Iterator<Item = (String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    ["", "nbd/"].into_iter().flat_map(move |within| {
+    ["", "nbd/", "nbd/target/"].into_iter().flat_map(move |within| {
         let files =
             std::fs::read_dir(folder.join(within)).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.extension().is_some_and(|e| e == "rs")).map(move |path| {

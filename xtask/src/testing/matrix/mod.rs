@@ -35,6 +35,10 @@ pub const WHAT: &str = "Faults in every step of an upgrade against loads, ways a
 
 /// The document with the table of the full one.
 const DOCUMENT: &str = "docs/matrix.md";
+/// What it begins and ends with.
+const HEAD: &str = "<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->\n";
+const TAIL: &str = "\n\nWritten by `cargo xtask test --matrix full --resume --write`. What a cell is, and what must hold after it, is in \
+    [tests/README.md](../tests/README.md#the-matrix).\n";
 /// Cells of one boot: enough that booting does not count, and few enough that lanes end together.
 const BATCH: usize = 100;
 /// Boots in a row without a result, after which it is given up.
@@ -161,8 +165,7 @@ fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish<'_>) -> Resul
     })?;
     let report = results.report(&faults)?;
     if wish.write {
-        let head = "<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->\n";
-        let text = [head, &report.markdown()].concat();
+        let text = [HEAD, report.markdown().trim_end(), TAIL].concat();
         places::write_whole(&places::repository().join(DOCUMENT), text.as_bytes())?;
     }
     let now = results.cells().len() - before.len();

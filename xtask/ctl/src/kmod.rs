@@ -90,8 +90,9 @@ pub fn remove(name: &str) -> Result<()> {
         match errno {
             Errno::EBUSY | Errno::EWOULDBLOCK => Problem::refused(
                 what,
-                "it is in use: Atom keeps a reference on the live payload",
-                "upgrade to another payload first, or abandon the devices (their I/O is then held)",
+                "it is in use: Atom keeps a reference on the live payload, and on a candidate while a handoff is under way",
+                "if a handoff is under way, try again when it has ended; a live payload can go after an upgrade to another \
+                 one, or when the devices are abandoned (their I/O is then held)",
             ),
             Errno::EPERM => Problem::refused(what, "CAP_SYS_MODULE is missing", "run this as root"),
             _ => Problem::refused(what, errno.desc(), "read the kernel log (dmesg)"),

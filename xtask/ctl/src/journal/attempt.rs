@@ -124,11 +124,11 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    /// Writes what a recovery has found. One that was refused has found nothing yet: a handoff may be under way, which the
-    /// attempt without an end has begun.
+    /// Writes what a recovery has found. One that was refused has found nothing yet, nor has one of which a step has failed: a
+    /// handoff may be under way, which the attempt without an end has begun.
     pub(crate) fn settle_by(&self, done: &Recovery) -> Result<(), String> {
         match done.outcome {
-            RecoveryOutcome::Refused | RecoveryOutcome::Planned => Ok(()),
+            RecoveryOutcome::Refused | RecoveryOutcome::Failed | RecoveryOutcome::Planned => Ok(()),
             outcome => self.settle(&done.live, outcome == RecoveryOutcome::Held),
         }
     }

@@ -239,7 +239,7 @@ fn what_a_killed_tool_has_left_open_is_settled_and_what_runs_is_not() {
 }
 
 #[test]
-fn a_recovery_that_is_refused_leaves_open_what_comes_of_the_attempts_of_dead_tools() {
+fn a_recovery_that_is_refused_or_fails_leaves_open_what_comes_of_the_attempts_of_dead_tools() {
     let place = Place::new("refused");
     let journal = place.journal(1 << 20);
     journal.write(&began(1)).unwrap();
@@ -251,6 +251,7 @@ fn a_recovery_that_is_refused_leaves_open_what_comes_of_the_attempts_of_dead_too
     };
     assert_eq!(settled(RecoveryOutcome::Refused), 0);
     assert_eq!(settled(RecoveryOutcome::Planned), 0);
+    assert_eq!(settled(RecoveryOutcome::Failed), 0);
     assert_eq!(settled(RecoveryOutcome::Recovered), 1);
 }
 

@@ -87,7 +87,8 @@ pub fn journal(stage: &Stage, known: u64, ended: &Ended, from: &str, to: &str) -
         "held" => &live,
         _ => from,
     };
-    ensure!(live == wanted, "{live} serves: {first:?}");
+    let all = || journal.attempts.iter().filter(|one| one.attempt > known).collect::<Vec<_>>();
+    ensure!(live == wanted, "{live} serves: {:?}", all());
     if let Some(said) = ended.outcome() {
         ensure!(outcome == said, "the tool said {said}: {first:?}");
     }

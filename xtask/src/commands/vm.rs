@@ -120,7 +120,7 @@ fn shell(target: &Target) -> Result<()> {
     let sysroot = Sysroot::open(target)?;
     let (initramfs, mut config) = guest_with_atom(&sysroot)?;
     config.cmdline.push("atom.shell".to_owned());
-    let folder = qemu::prepare_dir(&sysroot, &initramfs, &config)?;
+    let folder = qemu::prepare_dir(&sysroot, qemu::Origin::Initramfs(&initramfs), &config)?;
     let dir = &folder.path;
     let command = qemu::command(&sysroot, &config, dir, qemu::Use::Interactive)?;
     eprintln!("Ctrl-A x ends QEMU, `exit` turns the guest off");

@@ -81,7 +81,7 @@ impl Kept {
         }
         let (initramfs, config) = prepare()?;
         let config = VmConfig { name: self.name.to_owned(), ..config };
-        let folder = qemu::prepare_dir(sysroot, &initramfs, &config)?;
+        let folder = qemu::prepare_dir(sysroot, qemu::Origin::Initramfs(&initramfs), &config)?;
         let dir = &folder.path;
         let command = qemu::command(sysroot, &config, dir, qemu::Use::InBackground)?;
         let log = std::fs::File::create(dir.join("qemu.log"))?;
@@ -95,8 +95,8 @@ impl Kept {
             .spawn()
             .with_context(|| format!("cannot start QEMU: {command}"))?;
         places::write_whole(&dir.join("pid"), child.id().to_string().as_bytes())?;
-        let limit = super::BOOT_LIMIT;
-        let mut vm = Vm::meet(Qemu::Ours(child), folder, Served::none(), sysroot, limit)?;
+        let hello = (super::Hello::Comes, super::BOOT_LIMIT);
+        let mut vm = Vm::meet(Qemu::Ours(child), folder, Served::none(), sysroot, hello)?;
         vm.keep()?;
         Ok(Background { vm, started: true, _turn: turn })
     }

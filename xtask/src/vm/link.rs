@@ -177,9 +177,11 @@ pub fn put(path: &str, mode: u32, bytes: &[u8]) -> Action {
     Action::Put { path: path.to_owned(), mode, base64: BASE64_STANDARD.encode(bytes) }
 }
 
-/// Gives QEMU's monitor a command.
-pub fn monitor(dir: &Path, command: &str) -> Result<()> {
-    Ok(connect(dir, MONITOR)?.write_all(command.as_bytes())?)
+/// Gives QEMU's monitor commands, one a line. What is returned must live until they are carried out.
+pub fn monitor(dir: &Path, commands: &str) -> Result<UnixStream> {
+    let mut stream = connect(dir, MONITOR)?;
+    stream.write_all(commands.as_bytes())?;
+    Ok(stream)
 }
 
 /// Connects to a socket in a folder whose path may be longer than a socket's may be.

@@ -11,7 +11,8 @@
 //! - [`served`] are the NBD servers on the host;
 //! - [`link`] talks to the agent;
 //! - [`console`] finds the last words of one that fell silent;
-//! - [`background`] keeps machines for several commands.
+//! - [`background`] keeps machines for several commands;
+//! - [`saved`] lets machines go on from the memory of one that has booted.
 
 pub mod accel;
 pub mod background;
@@ -19,6 +20,7 @@ mod console;
 pub mod initramfs;
 pub mod link;
 pub mod qemu;
+pub mod saved;
 mod served;
 
 use std::path::Path;
@@ -32,6 +34,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
+use crate::command_line::CommandLine;
 use crate::problem::failed;
 use crate::sysroot::Sysroot;
 use console::last_words;
@@ -133,6 +136,15 @@ impl Cutter {
     }
 }
 
+/// How we learn that a guest's agent is there.
+#[derive(Clone, Copy)]
+enum Hello {
+    /// It says so when it starts.
+    Comes,
+    /// It has said so to somebody else.
+    IsAsked,
+}
+
 enum Qemu {
     /// Started by us, and killed with us.
     Ours(Child),
@@ -143,21 +155,14 @@ enum Qemu {
 impl Vm {
     /// Boots a machine and waits for its agent.
     pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
-        let folder = qemu::prepare_dir(sysroot, initramfs, config)?;
+        let folder = qemu::prepare_dir(sysroot, qemu::Origin::Initramfs(initramfs), config)?;
         let served = Served::start(sysroot, config, &folder.path)?;
         let mut config = config.clone();
         config.cmdline.extend(served.cmdline());
         let command = qemu::command(sysroot, &config, &folder.path, qemu::Use::UnderControl)?;
-        let log = std::fs::File::create(folder.path.join("qemu.log"))?;
-        let child = command
-            .command()
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start QEMU: {command}"))?;
+        let qemu = Qemu::start(&command, &folder)?;
         let limit = if config.tools == Tools::Node { NODE_BOOT_LIMIT } else { BOOT_LIMIT };
-        let mut vm = Self::meet(Qemu::Ours(child), folder, served, sysroot, limit)?;
+        let mut vm = Self::meet(qemu, folder, served, sysroot, (Hello::Comes, limit))?;
         if config.tools == Tools::Node {
             vm.poweroff_limit = SHUTDOWN_LIMIT;
         }
@@ -170,7 +175,7 @@ impl Vm {
         folder: Folder,
         served: Served,
         sysroot: &Sysroot,
-        limit: Duration,
+        (hello, limit): (Hello, Duration),
     ) -> Result<Self> {
         let (release, patience) = (&sysroot.kernel().release, sysroot.patience());
         let limit = limit * patience;
@@ -190,7 +195,12 @@ impl Vm {
                 None => link = Link::connect(&folder.path).ok(),
                 Some(link) => {
                     let link: &Link = link;
-                    if let Some(theirs) = link.await_hello(Duration::from_millis(100))? {
+                    let theirs = match hello {
+                        Hello::Comes => link.await_hello(Duration::from_millis(100))?,
+                        // It is asked again, unless QEMU has ended meanwhile.
+                        Hello::IsAsked => link.ask_hello(Duration::from_millis(500)).ok(),
+                    };
+                    if let Some(theirs) = theirs {
                         break Ok(theirs);
                     }
                     continue;
@@ -201,7 +211,9 @@ impl Vm {
         let problem = match (result, link) {
             (Ok(theirs), Some(link)) if theirs == *release => {
                 // QEMU read it before the guest ran, and a hundred folders with one each fill a disk.
-                let _ = std::fs::remove_file(folder.path.join(qemu::INITRD));
+                for file in [qemu::INITRD, qemu::MEMORY] {
+                    let _ = std::fs::remove_file(folder.path.join(file));
+                }
                 let poweroff_limit = POWEROFF_LIMIT;
                 return Ok(Self { qemu, folder, link, served, poweroff_limit, patience });
             }
@@ -355,6 +367,19 @@ impl Drop for Vm {
 }
 
 impl Qemu {
+    /// Starts one in its folder.
+    fn start(command: &CommandLine, folder: &Folder) -> Result<Self> {
+        let log = std::fs::File::create(folder.path.join("qemu.log"))?;
+        let child = command
+            .command()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start QEMU: {command}"))?;
+        Ok(Self::Ours(child))
+    }
+
     /// How it ended, if it did.
     fn end(&mut self) -> Result<Option<String>> {
         Ok(match self {

@@ -22,6 +22,9 @@ use crate::sysroot::Sysroot;
 /// What a machine boots from, in its folder until it has booted.
 pub const INITRD: &str = "initrd";
 
+/// The memory of a machine that was saved; in the folder of one that goes on from it until it does.
+pub const MEMORY: &str = "memory";
+
 /// What came over the line for marks, in the folder of a machine that will be cut off.
 pub const MARKS: &str = "marks";
 
@@ -40,6 +43,17 @@ pub enum Use {
     InBackground,
     /// A shell on our terminal.
     Interactive,
+    /// The same as under control, and it goes on from the memory of a machine that was saved.
+    GoesOn,
+}
+
+/// What a machine comes from.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// It boots from this, or from what it has written itself.
+    Initramfs(&'a Initramfs),
+    /// It goes on from the memory of a machine that was saved, in this file.
+    Memory(&'a Path),
 }
 
 /// Words of every kernel command line.
@@ -79,7 +93,7 @@ impl Folder {
 }
 
 /// Makes the machine's folder: empty but for what it boots from and its disks, which may be those of the last one. Waits for another machine of that name.
-pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Folder> {
+pub fn prepare_dir(sysroot: &Sysroot, origin: Origin<'_>, config: &VmConfig) -> Result<Folder> {
     let all = places::target().join("vm");
     std::fs::create_dir_all(&all).with_context(|| format!("cannot create {}", all.display()))?;
     let dir = all.join(&config.name);
@@ -91,12 +105,15 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    if config.own_initramfs {
-        take_initramfs(&dir.join(format!("{DISK}0")), &dir.join(INITRD))?;
-    } else {
-        initramfs
+    match origin {
+        Origin::Memory(memory) => std::fs::hard_link(memory, dir.join(MEMORY))
+            .with_context(|| format!("cannot link {}", memory.display()))?,
+        Origin::Initramfs(_) if config.own_initramfs => {
+            take_initramfs(&dir.join(format!("{DISK}0")), &dir.join(INITRD))?;
+        }
+        Origin::Initramfs(initramfs) => initramfs
             .write(config.tools, &dir.join(INITRD))
-            .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?;
+            .with_context(|| format!("cannot write the initramfs for {}", sysroot.name()))?,
     }
     let disks = config.disks_mib.iter().enumerate();
     let mut files: Vec<_> = disks.map(|(index, mib)| (format!("{DISK}{index}"), *mib)).collect();
@@ -116,6 +133,11 @@ pub fn prepare_dir(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) 
     }
     if config.tools == Tools::Node && !(config.keep_disks && dir.join(ROOT_DISK).exists()) {
         let root = if config.will_be_cut { Root::Copy } else { Root::Overlay };
+        let Origin::Initramfs(initramfs) = origin else {
+            anyhow::bail!(
+                "a node cannot go on from a memory: its disk would not be that of the memory"
+            );
+        };
         root.make(sysroot, &initramfs.node()?.image, &dir)?;
     }
     Ok(Folder { path: dir, _turn: Some(turn) })
@@ -222,15 +244,19 @@ pub fn command(sysroot: &Sysroot, config: &VmConfig, dir: &Path, what: Use) -> R
         .arg(memory_mib.to_string())
         .arg("-smp")
         .arg(config.vcpus.to_string())
-        .args(["-kernel", &sysroot.vmlinuz(), "-initrd", &format!("/mnt/vm/{INITRD}")])
+        .args(["-kernel", &sysroot.vmlinuz()])
         .arg("-append")
         .arg(cmdline.join(" "));
+    command = match what {
+        Use::GoesOn => command.arg("-incoming").arg(format!("file:/mnt/vm/{MEMORY}")),
+        _ => command.arg("-initrd").arg(format!("/mnt/vm/{INITRD}")),
+    };
     command = match what {
         Use::Interactive => command
             .arg("-chardev")
             .arg("stdio,id=console,mux=on,signal=off,logfile=/mnt/vm/console.log")
             .args(["-serial", "chardev:console", "-mon", "chardev=console"]),
-        Use::UnderControl | Use::InBackground => command
+        Use::UnderControl | Use::InBackground | Use::GoesOn => command
             .args(["-serial", "file:/mnt/vm/console.log", "-chardev"])
             .arg(socket("monitor", MONITOR))
             .args(["-mon", "chardev=monitor"]),

@@ -17,8 +17,11 @@ use super::results::Results;
 use crate::sysroot::Sysroot;
 use crate::vm::initramfs::Initramfs;
 use crate::vm::link::Stream;
+use crate::vm::saved::Saved;
 use crate::vm::{Vm, VmConfig};
 
+/// The name of the machine that the others go on from, and the beginning of theirs.
+const MACHINE: &str = "matrix";
 /// Two disks for volumes over disks.
 const DISKS_MIB: [u64; 2] = [16, 16];
 const MEMORY_MIB: u32 = 1536;
@@ -27,16 +30,28 @@ const CELLS: &str = "/run/atom-matrix";
 /// How long a boot may take for each of its cells; the guest gives up earlier.
 const LONGEST: Duration = Duration::from_secs(180);
 
-/// What boots machines.
+/// Machines of a kind. Nothing of a cell is left to chance, so they go on from one that has booted.
 pub struct Machines<'a> {
-    pub sysroot: &'a Sysroot,
-    pub initramfs: &'a Initramfs,
-    pub results: &'a Results,
+    sysroot: &'a Sysroot,
+    saved: Saved,
+    results: &'a Results,
     /// Consoles that were kept.
-    pub consoles: AtomicU32,
+    consoles: AtomicU32,
 }
 
-impl Machines<'_> {
+impl<'a> Machines<'a> {
+    /// Boots the one.
+    pub fn new(sysroot: &'a Sysroot, initramfs: &Initramfs, results: &'a Results) -> Result<Self> {
+        let config = VmConfig {
+            memory_mib: MEMORY_MIB,
+            disks_mib: DISKS_MIB.to_vec(),
+            tools: Tools::Large,
+            ..VmConfig::named(MACHINE)
+        };
+        let saved = Saved::save(Vm::boot(sysroot, initramfs, &config)?, &config)?;
+        Ok(Self { sysroot, saved, results, consoles: AtomicU32::new(0) })
+    }
+
     /// What the modules of this tree can fail with.
     pub fn faults(&self) -> Result<Vec<Fault>> {
         let vm = self.power_on(1)?;
@@ -52,13 +67,7 @@ impl Machines<'_> {
 
     /// A machine of its own for each lane.
     fn power_on(&self, lane: usize) -> Result<Vm> {
-        let config = VmConfig {
-            memory_mib: MEMORY_MIB,
-            disks_mib: DISKS_MIB.to_vec(),
-            tools: Tools::Large,
-            ..VmConfig::named(&format!("matrix-{lane}"))
-        };
-        Vm::boot(self.sysroot, self.initramfs, &config)
+        self.saved.go_on(self.sysroot, &format!("{MACHINE}-{lane}"))
     }
 
     /// Runs cells until one fails, or leaves the machine as its fault wants it. Returns which ran; when something failed, the

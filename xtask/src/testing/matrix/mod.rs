@@ -10,7 +10,6 @@ mod results;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -137,7 +136,7 @@ struct Done {
 fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish<'_>) -> Result<Done> {
     let until = wish.within.map(|within| Instant::now() + within);
     let results = Results::open(wish.extent.folder(), revision::commit()?, wish.begins_anew())?;
-    let machines = Machines { sysroot, initramfs, results: &results, consoles: AtomicU32::new(0) };
+    let machines = Machines::new(sysroot, initramfs, &results)?;
     let faults = machines.faults()?;
     let mut cells = match wish.extent {
         Extent::Pruned => plan::pruned(&faults),

@@ -69,7 +69,8 @@ impl Flavour {
             // interrupt comes in while the kernel asks its first processor what it can: whether there are five levels of page
             // tables is a feature of it, and all of them are forgotten for that moment (`identify_cpu`).
             Flavour::Debug => &["kasan_multi_shot", "no5lvl"],
-            Flavour::Kcsan => &[],
+            // The configuration leaves it off until somebody turns it on.
+            Flavour::Kcsan => &["kcsan.early_enable=1"],
         };
         let told = format!("atom.patience={}", self.patience());
         let words = WORDS.iter().chain(own).map(|word| (*word).to_owned());

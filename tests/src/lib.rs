@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod firewall;
 pub mod greedy;
 pub mod guest;
+pub mod hang;
 pub mod hostile;
 pub mod injection;
 pub mod ioctls;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 use atom_tests::guest::{agent, init, kmsg};
-use atom_tests::{bench, demo, greedy, leaks, load, matrix, scenarios, soak};
+use atom_tests::{bench, demo, greedy, hang, leaks, load, matrix, scenarios, soak};
 
 const USAGE: &str =
-    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench SUITE quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | soak begin WANTED | soak run | soak look KNOWN | kernel-log | leaks";
+    "usage: atom-guest scenarios | scenario NAME | upgrade MODULES ATOMCTL | bench SUITE quick|thorough|counted SETUP | load DEVICE FOLDER STOP | matrix points|CELLS | soak begin WANTED | soak run | soak look KNOWN | kernel-log | leaks | hang";
 
 fn main() -> ExitCode {
     if nix::unistd::getpid().as_raw() == 1 {
@@ -32,6 +32,7 @@ fn run() -> Result<bool> {
         ["agent"] => match agent::run()? {},
         ["kernel-log"] => print!("{}", kmsg::read()?),
         ["leaks"] => print!("{}", leaks::find()?),
+        ["hang"] => print!("{}", hang::describe()),
         ["scenarios"] => {
             let all: Vec<_> = scenarios::ALL.iter().map(|s| s.describe()).collect();
             println!("{}", serde_json::to_string(&all)?);

@@ -172,6 +172,14 @@ pub fn print(stream: Stream, line: &str) {
     };
 }
 
+/// The request to run a program.
+pub fn exec(argv: &[&str]) -> Action {
+    Action::Exec {
+        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: Default::default(),
+    }
+}
+
 /// The request to write a file.
 pub fn put(path: &str, mode: u32, bytes: &[u8]) -> Action {
     Action::Put { path: path.to_owned(), mode, base64: BASE64_STANDARD.encode(bytes) }

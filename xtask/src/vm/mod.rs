@@ -37,7 +37,7 @@ use nix::unistd::Pid;
 use crate::command_line::CommandLine;
 use crate::problem::failed;
 use crate::sysroot::Sysroot;
-use console::last_words;
+use console::{last_words, Mismeasured};
 use initramfs::Initramfs;
 use link::{Link, Stream};
 use qemu::Folder;
@@ -48,12 +48,19 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The same of a node, which boots a whole Debian, in a fleet beside others.
 const NODE_BOOT_LIMIT: Duration = Duration::from_secs(300);
 
+/// How often a machine is booted whose kernel mismeasures its clock each time.
+const BOOTS: u32 = 4;
+
 /// How long a guest may take to turn itself off, and a node, in which systemd stops one unit after the other.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(30);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(100);
 
 /// How long two scans of all memory may take.
 const SCAN: Duration = Duration::from_secs(100);
+
+/// How long a guest from which no answer comes may take to say who waits in it for what, and how many lines of that an error shows.
+const HANG: Duration = Duration::from_secs(20);
+const HANG_LINES: usize = 40;
 
 /// How long small requests may take.
 const SHORT: Duration = Duration::from_secs(30);
@@ -153,8 +160,22 @@ enum Qemu {
 }
 
 impl Vm {
-    /// Boots a machine and waits for its agent.
+    /// Boots a machine and waits for its agent. One whose kernel has mismeasured its clock is booted again: it is cut off before
+    /// it has come to its first process.
     pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            match Self::boot_once(sysroot, initramfs, config) {
+                Err(error) if attempt < BOOTS && error.is::<Mismeasured>() => {
+                    eprintln!("{} boots again: {error}", config.name);
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn boot_once(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
         let folder = qemu::prepare_dir(sysroot, qemu::Origin::Initramfs(initramfs), config)?;
         let served = Served::start(sysroot, config, &folder.path)?;
         let mut config = config.clone();
@@ -184,6 +205,10 @@ impl Vm {
         let result = loop {
             if let Some(end) = qemu.end()? {
                 break Err(format!("QEMU ended ({end}) before the guest's agent said hello"));
+            }
+            if let Err(mismeasured) = console::look_at_clock(&folder.path) {
+                qemu.kill();
+                return Err(mismeasured.into());
             }
             if Instant::now() > deadline {
                 break Err(format!(
@@ -249,23 +274,22 @@ impl Vm {
         limit: Duration,
         on_line: impl FnMut(Stream, &str),
     ) -> Result<i32> {
-        let action = Action::Exec {
-            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-            env: Default::default(),
-        };
-        let result =
-            self.link.call(action).and_then(|call| call.finish(limit * self.patience, on_line));
+        let result = self
+            .link
+            .call(link::exec(argv))
+            .and_then(|call| call.finish(limit * self.patience, on_line));
         result.map_err(|error| {
             let what = format!("`{}` did not run to its end in the guest", argv.join(" "));
             if !link::is_silence(&error) {
                 return error.context(what);
             }
-            if link::is_timeout(&error) {
-                self.ask_what_hangs();
-            }
+            let hang = match link::is_timeout(&error) {
+                true => self.ask_what_hangs(),
+                false => String::new(),
+            };
             failed(
                 what,
-                format!("{error:#}{}", last_words(&self.folder.path)),
+                format!("{error:#}{hang}{}", last_words(&self.folder.path)),
                 format!("read console.log and qemu.log in {}", self.folder.path.display()),
             )
         })
@@ -339,22 +363,27 @@ impl Vm {
         Ok(())
     }
 
-    /// Has the kernel print its blocked tasks on the console, whatever its level; when the agent is silent too, the
-    /// monitor interrupts the processors.
-    fn ask_what_hangs(&self) {
-        let keys = "for key in 9 w; do echo $key > /proc/sysrq-trigger; done";
-        let asked = self
-            .link
-            .call(Action::Exec {
-                argv: ["sh", "-c", keys].map(str::to_owned).to_vec(),
-                env: Default::default(),
-            })
-            .and_then(|call| call.finish(Duration::from_secs(10), |_, _| {}));
-        if asked.is_err() {
-            // The command line has unknown_nmi_panic: the trace of the interrupted processor is the last clue.
-            let _ = link::monitor(&self.folder.path, "nmi\n");
+    /// Asks the guest who waits in it for what; when the agent is silent too, the monitor interrupts the processors.
+    fn ask_what_hangs(&self) -> String {
+        let asked = self.link.call(link::exec(&["/init", "hang"])).and_then(|call| {
+            let mut lines = Vec::new();
+            call.finish(HANG, |_, line| lines.push(line.to_owned()))?;
+            Ok(lines)
+        });
+        match asked {
+            Ok(lines) => {
+                // The whole of it is for who looks closer; an error must stay readable.
+                let _ = std::fs::write(self.folder.path.join("hang.log"), lines.join("\n"));
+                let shown = &lines[..lines.len().min(HANG_LINES)];
+                format!("\n  in the guest:\n    {}", shown.join("\n    "))
+            }
+            Err(_) => {
+                // The command line has unknown_nmi_panic: the trace of the interrupted processor is the last clue.
+                let _monitor = link::monitor(&self.folder.path, "nmi\n");
+                std::thread::sleep(Duration::from_secs(2));
+                String::new()
+            }
         }
-        std::thread::sleep(Duration::from_secs(2));
     }
 }
 

@@ -85,6 +85,11 @@ pub const ALL: &[Rule] = &[
         applies: |cell| cell.way == Way::Cold && needs_a_soak(cell),
     },
     Rule {
+        name: "never without one",
+        why: "in a warm upgrade one payload takes over from the other: Atom is never abandoned",
+        applies: |cell| cell.way == Way::Warm && at(cell, "atom.switch.abandon"),
+    },
+    Rule {
         name: "nothing beside",
         why: "in a cold upgrade there is no candidate beside the live payload that could be let go of",
         applies: |cell| {

@@ -9,7 +9,7 @@
 #![allow(unreachable_pub, reason = "the same file is part of a library on the host")]
 
 use core::ffi::c_void;
-use core::ptr::null_mut;
+use core::ptr::{null_mut, NonNull};
 
 use crate::abi::sync::{AtomicPtr, AtomicU64, Ordering};
 
@@ -115,12 +115,26 @@ impl Slot {
 
     #[inline]
     fn seated(&self, entry: &AtomicPtr<c_void>) -> Option<Seated> {
-        // First: pairs with the stores in `fill`.
-        let entry = entry.load(Ordering::Acquire);
-        if entry.is_null() {
-            return None;
-        }
-        let cookie = self.cookie.load(Ordering::Relaxed);
-        Some(Seated { entry, cookie, epoch: self.epoch.load(Ordering::Relaxed) })
+        found(entry).map(|entry| self.whole(entry))
     }
+
+    /// The entry point of *queue_rq* alone, for who needs the rest later in the same dispatch; `None` when nobody serves. Context: as
+    /// for [`Slot::read`].
+    #[inline]
+    pub fn entry(&self) -> Option<NonNull<c_void>> {
+        found(&self.entry)
+    }
+
+    /// What belongs to an entry point that was found in this dispatch. Context: as for [`Slot::read`].
+    #[inline]
+    pub fn whole(&self, entry: NonNull<c_void>) -> Seated {
+        let cookie = self.cookie.load(Ordering::Relaxed);
+        Seated { entry: entry.as_ptr(), cookie, epoch: self.epoch.load(Ordering::Relaxed) }
+    }
+}
+
+#[inline]
+fn found(entry: &AtomicPtr<c_void>) -> Option<NonNull<c_void>> {
+    // Before the rest: pairs with the stores in `fill`.
+    NonNull::new(entry.load(Ordering::Acquire))
 }

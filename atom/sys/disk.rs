@@ -3,7 +3,7 @@
 //! A block device on blk-mq: its gate, its slot, its requests.
 
 use core::mem::size_of;
-use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut, without_provenance_mut};
 use core::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use kernel::prelude::*;
@@ -56,15 +56,22 @@ unsafe impl Send for Disk {}
 // SAFETY: As above.
 unsafe impl Sync for Disk {}
 
-static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(bindings::blk_mq_ops {
-    queue_rq: Some(dispatch::queue_rq),
-    queue_rqs: Some(dispatch::queue_rqs),
-    timeout: Some(dispatch::timed_out),
-    map_queues: Some(queues::map),
-    poll: Some(queues::poll),
-    init_hctx: Some(init_hctx),
-    ..pin_init::zeroed()
-});
+static MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(mq_ops::<false>());
+/// Of devices whose dispatches may sleep.
+static SLEEPING_MQ_OPS: super::Table<bindings::blk_mq_ops> = super::Table(mq_ops::<true>());
+
+const fn mq_ops<const SLEEPS: bool>() -> bindings::blk_mq_ops {
+    bindings::blk_mq_ops {
+        queue_rq: Some(dispatch::queue_rq::<SLEEPS>),
+        queue_rqs: Some(dispatch::queue_rqs::<SLEEPS>),
+        timeout: Some(dispatch::timed_out),
+        map_queues: Some(queues::map),
+        poll: Some(queues::poll),
+        init_request: Some(dispatch::init_request),
+        init_hctx: Some(init_hctx),
+        ..pin_init::zeroed()
+    }
+}
 
 static DISK_OPS: super::Table<bindings::block_device_operations> =
     super::Table(bindings::block_device_operations {
@@ -113,8 +120,14 @@ impl Disk {
     /// Allocates tag set, queue and gendisk, with the gate open and the slot empty. Sleeps.
     pub(crate) fn create(id: u32, spec: &DeviceSpec) -> Result<Arc<Self>> {
         let (nr_maps, nr_hw_queues) = queues::wanted(spec);
+        let (ops, blocking) = match spec.features & feature::SLEEPS {
+            0 => (addr_of!(MQ_OPS.0), 0),
+            // Dispatches in process context, and on the read side of the tag set's SRCU instead of RCU's.
+            _ => (addr_of!(SLEEPING_MQ_OPS.0), bindings::BLK_MQ_F_BLOCKING),
+        };
         let tag_set = bindings::blk_mq_tag_set {
-            ops: addr_of!(MQ_OPS.0),
+            ops,
+            driver_data: without_provenance_mut(id as usize),
             nr_maps,
             nr_hw_queues,
             queue_depth: match spec.queue_depth {
@@ -127,13 +140,7 @@ impl Disk {
             // STACKING: a processor that goes offline must not wait for requests that are held, because
             // the task that takes it down holds a lock that loading a module needs
             // (`blk_mq_hctx_notify_offline`). The record of a request outlives it without a scheduler.
-            flags: bindings::BLK_MQ_F_STACKING
-                | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT
-                | match spec.features & feature::SLEEPS {
-                    0 => 0,
-                    // Dispatches in process context, and on the read side of the tag set's SRCU instead of RCU's.
-                    _ => bindings::BLK_MQ_F_BLOCKING,
-                },
+            flags: bindings::BLK_MQ_F_STACKING | bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT | blocking,
             ..pin_init::zeroed()
         };
         let disk = Arc::pin_init(

@@ -54,17 +54,38 @@ unsafe fn is_closed(queue: *const bindings::request_queue) -> bool {
     flags & (1 << bindings::QUEUE_FLAG_QUIESCED) != 0
 }
 
-/// Context: a dispatch: RCU read side, must not sleep; or, of a device whose dispatches may sleep, process.
+/// Writes into a record what never changes in it. Context: process, while requests are allocated.
+///
+/// # Safety
+///
+/// For the block layer only, which passes the tag set of a `Disk`, with the device's identity, and a new request of it.
+pub(super) unsafe extern "C" fn init_request(
+    set: *mut bindings::blk_mq_tag_set,
+    request: *mut bindings::request,
+    hctx: ffi::c_uint,
+    _node: ffi::c_int,
+) -> i32 {
+    let record = record_of(request);
+    // SAFETY: By the function's contract; the memory of the record is there and all zeroes, and nobody else uses it yet.
+    unsafe {
+        (*record).rq = request.cast();
+        (*record).hctx = hctx as u16;
+        (*record).device = (*set).driver_data.addr() as u32;
+    }
+    0
+}
+
+/// Context: a dispatch: RCU read side, must not sleep; or, of a device whose dispatches may sleep (`SLEEPS`), process.
 ///
 /// # Safety
 ///
 /// For the block layer only, which passes objects of a `Disk`.
-pub(super) unsafe extern "C" fn queue_rq(
+pub(super) unsafe extern "C" fn queue_rq<const SLEEPS: bool>(
     hctx: *mut bindings::blk_mq_hw_ctx,
     data: *const bindings::blk_mq_queue_data,
 ) -> u8 {
     // SAFETY: As the block layer passes them.
-    unsafe { hand_over(hctx, (*data).rq, None) }
+    unsafe { hand_over::<SLEEPS>(hctx, (*data).rq, None) }
 }
 
 /// The same for many requests of one device, of which those that are to be dispatched again are left in the list.
@@ -75,7 +96,7 @@ pub(super) unsafe extern "C" fn queue_rq(
 /// # Safety
 ///
 /// For the block layer only, which passes a list of requests of a `Disk`.
-pub(super) unsafe extern "C" fn queue_rqs(list: *mut bindings::rq_list) {
+pub(super) unsafe extern "C" fn queue_rqs<const SLEEPS: bool>(list: *mut bindings::rq_list) {
     // SAFETY: The block layer passes its own list, of requests that are ours until they are ended or left in it.
     unsafe {
         let mut again = bindings::rq_list { head: null_mut(), tail: null_mut() };
@@ -84,7 +105,7 @@ pub(super) unsafe extern "C" fn queue_rqs(list: *mut bindings::rq_list) {
             let hctx = (*request).mq_hctx;
             let next = NonNull::new((*list).head);
             let more = next.is_some_and(|next| (*next.as_ptr()).mq_hctx == hctx);
-            let outcome = hand_over(hctx, request, more.then_some(&mut told));
+            let outcome = hand_over::<SLEEPS>(hctx, request, more.then_some(&mut told));
             match u32::from(outcome) {
                 status::OK => {}
                 // The payload has refused it after it was started. What is left in the list must not be.
@@ -159,9 +180,10 @@ unsafe fn commit(hctx: *mut bindings::blk_mq_hw_ctx, seated: &Seated) {
 ///
 /// # Safety
 ///
-/// `hctx` must be of a `Disk` and the request of its tag set, which is ours until it is ended, in a dispatch of it.
+/// `hctx` must be of a `Disk` and the request of its tag set, which is ours until it is ended, in a dispatch of it. `SLEEPS` must say
+/// whether its dispatches may sleep.
 #[inline(always)]
-unsafe fn hand_over(
+unsafe fn hand_over<const SLEEPS: bool>(
     hctx: *mut bindings::blk_mq_hw_ctx,
     request: *mut bindings::request,
     told: Option<&mut Option<Seated>>,
@@ -173,9 +195,8 @@ unsafe fn hand_over(
     unsafe {
         // A dispatch that may sleep is on the read side until the request is the payload's: from there on a
         // drain waits for it.
-        let sleeps = (*hctx).flags & bindings::BLK_MQ_F_BLOCKING as ffi::c_ulong != 0;
-        let guard = sleeps.then(kernel::sync::rcu::read_lock);
-        if sleeps && is_closed((*hctx).queue) {
+        let guard = SLEEPS.then(kernel::sync::rcu::read_lock);
+        if SLEEPS && is_closed((*hctx).queue) {
             // The dispatch before it has slept meanwhile.
             return status::RESOURCE as u8;
         }
@@ -183,14 +204,13 @@ unsafe fn hand_over(
         fence(Ordering::Acquire);
         let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
         let record = record_of(request);
-        let Some(seated) = disk.slot.read() else {
+        let Some(entry) = disk.slot.entry() else {
             return nobody(disk, record);
         };
         let code = ((*request).cmd_flags & ((1 << bindings::REQ_OP_BITS) - 1)) as u8;
         if !calls::is_known_op(code) {
             return status::NOT_SUPPORTED as u8;
         }
-        (*record).rq = request.cast();
         (*record).sector = (*request).__sector;
         (*record).bytes = (*request).__data_len;
         (*record).op = code;
@@ -201,15 +221,14 @@ unsafe fn hand_over(
                 *told = Some(commits);
             }
         }
-        (*record).hctx = (*hctx).queue_num as u16;
         (*record).tag = (*request).tag as u32;
-        (*record).device = disk.id;
         bindings::blk_mq_start_request(request);
         if disk.asks.load(Ordering::Relaxed) {
             (*record.cast::<Record>()).claimed = jiffies();
         }
-        let replay = (*record).ownership.claim(seated.epoch);
-        if replay {
+        // Only now, so that less has to be kept beside the call of the block layer.
+        let seated = disk.slot.whole(entry);
+        if (*record).ownership.claim(seated.epoch) {
             (*record).flags |= flags::REPLAY;
         }
         drop(guard);
@@ -217,22 +236,32 @@ unsafe fn hand_over(
         let entry = core::mem::transmute::<*mut ffi::c_void, QueueRq>(seated.entry);
         match entry(seated.cookie, record) {
             status::OK => status::OK as u8,
-            refused => match (*record)
-                .ownership
-                .give_back(seated.epoch, replay && refused == status::RESOURCE)
-            {
-                Ok(()) => {
-                    let status = status::to_kernel(refused);
-                    if status != status::RESOURCE as u8 {
-                        disk.errors.fetch_add(1, Ordering::Relaxed);
-                    }
-                    status
-                }
-                // It has ended the request all the same; the block layer must not end it again.
-                Err(_) => status::OK as u8,
-            },
+            refused => not_taken(disk, record, seated.epoch, refused),
         }
     }
+}
+
+/// Takes a request back from a payload that has not taken it, and returns the block layer's status for it.
+///
+/// # Safety
+///
+/// `record` must be that of a request of the disk which is being dispatched, and which was handed to the payload of `epoch`.
+#[cold]
+unsafe fn not_taken(disk: &Disk, record: *mut Request, epoch: u64, refused: u32) -> u8 {
+    // SAFETY: By the function's contract the record is there; as long as that epoch owns it, its flags are those of this dispatch.
+    let given_back = unsafe {
+        let replay = (*record).flags & flags::REPLAY != 0;
+        (*record).ownership.give_back(epoch, replay && refused == status::RESOURCE)
+    };
+    if given_back.is_err() {
+        // It has ended the request all the same; the block layer must not end it again.
+        return status::OK as u8;
+    }
+    let status = status::to_kernel(refused);
+    if status != status::RESOURCE as u8 {
+        disk.errors.fetch_add(1, Ordering::Relaxed);
+    }
+    status
 }
 
 /// Fails a request because nobody serves, as a dead path does: whoever has another path takes that one.

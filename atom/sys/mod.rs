@@ -27,7 +27,8 @@
 //! - **Pin.** Operations of a payload are called through [`crate::operation::run`], which does so only
 //!   while the list of payloads has a [`ModuleRef`] on its module, so the code stays. The table is Atom's copy.
 //! - **Record.** The per-request record lies behind each `struct request` of a tag set that was
-//!   allocated with room for it ([`Disk::create`]). It exists while the request is in flight; without an
+//!   allocated with room for it ([`Disk::create`]). What never changes in it is written when the request is allocated, and a payload
+//!   writes only its scratch. It exists while the request is in flight; without an
 //!   I/O scheduler, which Atom's devices do not have by default, as long as the tag set.
 
 mod control_device;

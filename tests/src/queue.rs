@@ -63,8 +63,10 @@ pub fn hardware(device: &str) -> Result<Vec<Hardware>> {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("hctx") {
             let read = |name: &str| std::fs::read_to_string(entry.path().join(name));
-            let text = read("tags")?;
-            let taken = busy(&text).with_context(|| format!("{:?}: {text}", entry.path()))?;
+            // With a scheduler a request has a tag of that one's first; without, the file is empty.
+            let (tags, scheduled) = (read("tags")?, read("sched_tags")?);
+            let taken = busy(&scheduled).or_else(|| busy(&tags));
+            let taken = taken.with_context(|| format!("{:?}: {tags}", entry.path()))?;
             queues.push(Hardware { kind: read("type")?.trim().to_owned(), taken });
         }
     }

@@ -22,6 +22,7 @@ mod guest;
 mod half_adopted;
 mod handles;
 mod hostile;
+mod io_scheduler;
 mod kernel_faults;
 mod large_discard;
 mod live_too_early;

@@ -3,7 +3,7 @@
 
 use super::{
     across, ahead, assembled, busy, changes, completion_races_teardown, cuts, dead, detectors,
-    failpoints, faults, forced, guest, half_adopted, handles, hostile, kernel_faults,
+    failpoints, faults, forced, guest, half_adopted, handles, hostile, io_scheduler, kernel_faults,
     large_discard, live_too_early, living, long_soak, machine, mixed, network, nobody, node,
     packages, pause, polled, preserved, reboots, recover, refusals, root, root_disk,
     saturated_queue, semantics, sequences, shortage, smoke, soak, stale_aborting,
@@ -298,6 +298,14 @@ pub const ALL: &[Scenario] = &[
         expected_log: &[],
         limit_seconds: 120,
         run: saturated_queue::a_handoff_does_not_wait_for_a_tag,
+    },
+    Scenario {
+        name: "upgrades_go_on_with_an_io_scheduler",
+        what: "A scheduler that is set on devices under load changes nothing: upgrades, warm and cold, flushes, held requests.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 300,
+        run: io_scheduler::upgrades_go_on_with_an_io_scheduler,
     },
     Scenario {
         name: "polled_io_goes_on_through_handoffs",

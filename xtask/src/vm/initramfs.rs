@@ -71,6 +71,8 @@ const MODULES: &[&str] = &[
     "configfs",
     "brd",
     "vsock",
+    "mq-deadline",
+    "kyber-iosched",
 ];
 
 /// Programs of the large guest, besides those of the base.

@@ -21,38 +21,62 @@ pub fn last_words(dir: &Path) -> String {
     format!("{qemu}\n  the console ended with:\n    {console}")
 }
 
-/// The kernel has measured the clock of an emulated processor's interrupts while the host let the emulation stand still, and
-/// takes it for faster than it is: every timer of the guest comes late by this factor, those of a second within minutes.
-#[derive(Debug)]
-pub struct Mismeasured {
-    /// What the kernel's other clock says of the 100 ms in which it measured.
-    milliseconds: u32,
+/// What emulation did to a kernel before any code of ours was in it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The kernel has measured the clock of a processor's interrupts while the host let the emulation stand still, and takes it for
+    /// faster than it is: every timer of the guest comes late by this factor, those of a second within minutes.
+    Mismeasured {
+        /// What the kernel's other clock says of the 100 ms in which it measured.
+        milliseconds: u32,
+    },
+    /// A processor has met the breakpoint with which the kernel replaces an instruction, after it had been replaced everywhere: the
+    /// emulation has run a translation that was out of date. It has the line of the kernel's that names the instruction.
+    Outdated(String),
 }
 
-impl fmt::Display for Mismeasured {
+impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the guest's kernel has taken {} ms for 100 ms when it measured its clock, because the host did not let it run; all its timers would be late",
-            self.milliseconds
-        )
+        match self {
+            Self::Mismeasured { milliseconds } => write!(
+                f,
+                "the guest's kernel has taken {milliseconds} ms for 100 ms when it measured its clock, because the host did not let it run; all its timers would be late"
+            ),
+            Self::Outdated(place) => write!(
+                f,
+                "the emulation has run an instruction that the guest's kernel had replaced already ({place}), before any module was loaded"
+            ),
+        }
     }
 }
 
-impl std::error::Error for Mismeasured {}
+impl std::error::Error for Unfit {}
 
-/// An error when the kernel of the machine in `dir` has mismeasured the clock of its processors.
-pub fn look_at_clock(dir: &Path) -> Result<(), Mismeasured> {
+/// An error when emulation has spoiled the kernel of the machine in `dir`.
+pub fn look_at_boot(dir: &Path) -> Result<(), Unfit> {
     let console = std::fs::read(dir.join("console.log")).unwrap_or_default();
     judge(&String::from_utf8_lossy(&console))
 }
 
-fn judge(console: &str) -> Result<(), Mismeasured> {
+fn judge(console: &str) -> Result<(), Unfit> {
+    if let Some(place) = outdated(console) {
+        return Err(Unfit::Outdated(place));
+    }
     match measured(console) {
         // What comes too early is armed again; and a busy host makes some milliseconds.
-        Some(milliseconds) if milliseconds < 80 => Err(Mismeasured { milliseconds }),
+        Some(milliseconds) if milliseconds < 80 => Err(Unfit::Mismeasured { milliseconds }),
         _ => Ok(()),
     }
+}
+
+/// Where a kernel without modules has died of a breakpoint that is not there any more: `exc_int3` in `arch/x86/kernel/traps.c`. A
+/// breakpoint that is still there is one that somebody has set.
+fn outdated(console: &str) -> Option<String> {
+    let (_, oops) = console.split_once("Oops: int3:")?;
+    let line = |begin: &str| oops.lines().find_map(|line| Some(line.split_once(begin)?.1.trim()));
+    // A breakpoint is one byte, and what is marked is what follows it.
+    let is_gone = !line("Code: ")?.split_once('<')?.0.trim_end().ends_with(" cc");
+    (is_gone && line("Modules linked in:")?.is_empty()).then(|| line("RIP: ").map(str::to_owned))?
 }
 
 /// How long its 100 ms were, if the kernel says that: `calibrate_by_pmtimer` in `arch/x86/kernel/apic/apic.c`.
@@ -65,7 +89,7 @@ fn measured(console: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn look(line: &str) -> Result<(), Mismeasured> {
+    fn look(line: &str) -> Result<(), Unfit> {
         judge(&format!("[    0.1] a line\n[    0.6] {line}\r\n[    0.7] another\n"))
     }
 
@@ -90,5 +114,32 @@ mod tests {
     #[test]
     fn a_line_that_is_still_being_written_says_nothing_yet() {
         look("APIC calibration not consistent with PM-Timer: 2").unwrap();
+    }
+
+    /// As a kernel of the 7.2 series has said it.
+    const DIED: &str = "\
+[    1.248153] Oops: int3: 0000 [#1] SMP NOPTI
+[    1.249248] RIP: 0010:enqueue_task_fair+0xc48/0xe80
+[    1.249660] Code: 44 8b 04 24 65 49 ff 45 08 e9 3c f5 ff ff 0f <1f> 44 00 00 48
+[    1.251378] Modules linked in:
+[    1.251378] ---[ end trace 0000000000000000 ]---
+";
+
+    #[test]
+    fn a_kernel_that_died_of_a_translation_out_of_date_is_noticed() {
+        let place = "0010:enqueue_task_fair+0xc48/0xe80".to_owned();
+        assert_eq!(judge(DIED), Err(Unfit::Outdated(place)));
+    }
+
+    #[test]
+    fn what_dies_with_a_module_or_at_a_breakpoint_that_is_there_is_no_excuse() {
+        assert_eq!(judge(&DIED.replace("linked in:", "linked in: atom(OE)")), Ok(()));
+        assert_eq!(judge(&DIED.replace("0f <1f>", "cc <1f>")), Ok(()));
+        assert_eq!(judge(&DIED.replace("int3", "invalid opcode")), Ok(()));
+    }
+
+    #[test]
+    fn a_death_that_is_still_being_written_says_nothing_yet() {
+        assert_eq!(judge(DIED.split_once("Modules").unwrap().0), Ok(()));
     }
 }

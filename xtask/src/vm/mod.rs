@@ -37,7 +37,7 @@ use nix::unistd::Pid;
 use crate::command_line::CommandLine;
 use crate::problem::failed;
 use crate::sysroot::Sysroot;
-use console::{last_words, Mismeasured};
+use console::{last_words, Unfit};
 use initramfs::Initramfs;
 use link::{Link, Stream};
 use qemu::Folder;
@@ -48,7 +48,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The same of a node, which boots a whole Debian, in a fleet beside others.
 const NODE_BOOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// How often a machine is booted whose kernel mismeasures its clock each time.
+/// How often a machine is booted whose kernel emulation spoils each time.
 const BOOTS: u32 = 4;
 
 /// How long a guest may take to turn itself off, and a node, in which systemd stops one unit after the other.
@@ -160,13 +160,13 @@ enum Qemu {
 }
 
 impl Vm {
-    /// Boots a machine and waits for its agent. One whose kernel has mismeasured its clock is booted again: it is cut off before
-    /// it has come to its first process.
+    /// Boots a machine and waits for its agent. One whose kernel emulation has spoiled is booted again: it is cut off before it
+    /// has come to its first process.
     pub fn boot(sysroot: &Sysroot, initramfs: &Initramfs, config: &VmConfig) -> Result<Self> {
         let mut attempt = 1;
         loop {
             match Self::boot_once(sysroot, initramfs, config) {
-                Err(error) if attempt < BOOTS && error.is::<Mismeasured>() => {
+                Err(error) if attempt < BOOTS && error.is::<Unfit>() => {
                     eprintln!("{} boots again: {error}", config.name);
                     attempt += 1;
                 }
@@ -203,12 +203,14 @@ impl Vm {
         let deadline = Instant::now() + limit;
         let mut link = None;
         let result = loop {
-            if let Some(end) = qemu.end()? {
-                break Err(format!("QEMU ended ({end}) before the guest's agent said hello"));
-            }
-            if let Err(mismeasured) = console::look_at_clock(&folder.path) {
+            let end = qemu.end()?;
+            // After that, so that of one that has ended all is there.
+            if let Err(unfit) = console::look_at_boot(&folder.path) {
                 qemu.kill();
-                return Err(mismeasured.into());
+                return Err(unfit.into());
+            }
+            if let Some(end) = end {
+                break Err(format!("QEMU ended ({end}) before the guest's agent said hello"));
             }
             if Instant::now() > deadline {
                 break Err(format!(

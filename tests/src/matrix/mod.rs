@@ -2,7 +2,7 @@
 //! The matrix: every fault in every step of an upgrade, under every load, warm and cold, up and down, on every kind of volume.
 //!
 //! One description makes all of it: the [`axes`], the failpoints that the modules list themselves, and the [`rules`] that say
-//! which combinations cannot be and why. The whole matrix takes a day; the pruned one is a covering of pairs ([`pairs`]), always
+//! which combinations cannot be and why. The whole matrix takes hours, and what of it has passed is kept ([`record`]); the pruned one is a covering of pairs ([`pairs`]), always
 //! the same one for the same points.
 //!
 //! After each cell ([`run`], [`judge`]):
@@ -22,6 +22,7 @@ pub mod judge;
 pub mod pairs;
 pub mod plan;
 pub mod points;
+pub mod record;
 pub mod report;
 pub mod rules;
 pub mod run;

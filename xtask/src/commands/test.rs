@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use atom_tests::matrix::plan::Shard;
 use atom_tests::scenarios::{Description, Tools};
 
@@ -60,7 +60,7 @@ pub struct Args {
     /// With --matrix: begin no boot after this time, as 90m. What has not run shows as not run.
     #[arg(long, value_name = "TIME", requires = "matrix", value_parser = humantime::parse_duration)]
     within: Option<Duration>,
-    /// With --matrix: write the table to docs/matrix.md.
+    /// With --matrix full: write the table to docs/matrix.md, and the cells that have passed to docs/matrix-cells.txt.
     #[arg(long, requires = "matrix")]
     write: bool,
     /// Print one JSON document.
@@ -90,6 +90,10 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         verdicts.push(verdict);
     };
     if let Some(extent) = args.matrix {
+        ensure!(
+            !args.write || extent == matrix::Extent::Full,
+            "--write is about the documents of the full matrix: give --matrix full"
+        );
         let sysroot = Sysroot::open(target)?;
         programs::build()?;
         let filter = args.filter.as_deref();

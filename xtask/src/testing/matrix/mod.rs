@@ -34,7 +34,9 @@ pub const WHAT: &str = "Faults in every step of an upgrade against loads, ways a
 
 /// The document with the table of the full one.
 const DOCUMENT: &str = "docs/matrix.md";
-/// What it begins and ends with.
+/// That with the cells of it that have passed, with which another machine goes on.
+const RECORD: &str = "docs/matrix-cells.txt";
+/// What the table begins and ends with.
 const HEAD: &str = "<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->\n";
 const TAIL: &str = "\n\nWritten by `cargo xtask test --matrix full --resume --write`. What a cell is, and what must hold after it, is in \
     [tests/README.md](../tests/README.md#the-matrix).\n";
@@ -75,7 +77,7 @@ pub struct Wish<'a> {
     pub within: Option<Duration>,
     /// Machines at a time.
     pub jobs: NonZeroUsize,
-    /// Whether the table goes to the documents.
+    /// Whether the table, and what has passed, go to the documents.
     pub write: bool,
 }
 
@@ -135,7 +137,10 @@ struct Done {
 
 fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish<'_>) -> Result<Done> {
     let until = wish.within.map(|within| Instant::now() + within);
-    let results = Results::open(wish.extent.folder(), revision::commit()?, wish.begins_anew())?;
+    let record = places::repository().join(RECORD);
+    let recorded = (wish.extent == Extent::Full).then_some(record.as_path());
+    let (folder, commit) = (wish.extent.folder(), revision::commit()?);
+    let results = Results::open(folder, commit, recorded, wish.begins_anew())?;
     let machines = Machines::new(sysroot, initramfs, &results)?;
     let faults = machines.faults()?;
     let mut cells = match wish.extent {
@@ -166,6 +171,7 @@ fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish<'_>) -> Resul
     if wish.write {
         let text = [HEAD, report.markdown().trim_end(), TAIL].concat();
         places::write_whole(&places::repository().join(DOCUMENT), text.as_bytes())?;
+        places::write_whole(&record, results.record(&faults)?.as_bytes())?;
     }
     let now = results.cells().len() - before.len();
     Ok(Done { report, now, table: results.table() })

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use atom_tests::matrix::axes::Fault;
+use atom_tests::matrix::record;
 use atom_tests::matrix::report::{Ran, Report};
 
 use crate::places;
@@ -30,8 +31,13 @@ struct Known {
 }
 
 impl Results {
-    /// Opens those in a folder; `anew`: what is there is put aside.
-    pub fn open(folder: PathBuf, commit: String, anew: bool) -> Result<Self> {
+    /// Opens those in a folder, behind those that are `recorded` elsewhere; `anew`: what is there is put aside, and nothing is recorded.
+    pub fn open(
+        folder: PathBuf,
+        commit: String,
+        recorded: Option<&Path>,
+        anew: bool,
+    ) -> Result<Self> {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let path = folder.join(LINES);
@@ -39,7 +45,11 @@ impl Results {
             fs::rename(&path, folder.join(LINES_BEFORE))
                 .with_context(|| format!("cannot put {} aside", path.display()))?;
         }
-        let ran = read(&path)?;
+        let mut ran = match recorded.filter(|path| !anew && path.exists()) {
+            Some(path) => read_record(path)?,
+            None => Vec::new(),
+        };
+        ran.extend(read(&path)?);
         let lines = OpenOptions::new().create(true).append(true).open(&path);
         let mut lines = lines.with_context(|| format!("cannot write {}", path.display()))?;
         if fs::read(&path)?.last().is_some_and(|last| *last != b'\n') {
@@ -84,9 +94,21 @@ impl Results {
         Ok(report)
     }
 
+    /// Those that have passed, as a text for [`Results::open`] on another day.
+    pub fn record(&self, faults: &[Fault]) -> Result<String> {
+        record::write(faults, &self.known().ran)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The cells that have passed before what is in the folder.
+fn read_record(path: &Path) -> Result<Vec<Ran>> {
+    let text = fs::read_to_string(path);
+    let ran = text.map_err(anyhow::Error::from).and_then(|text| record::read(&text));
+    ran.with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The lines of the runs before.
@@ -114,7 +136,11 @@ mod tests {
         }
 
         fn open(&self, anew: bool) -> Results {
-            Results::open(self.0.clone(), "abc".to_owned(), anew).unwrap()
+            Results::open(self.0.clone(), "abc".to_owned(), Some(&self.record()), anew).unwrap()
+        }
+
+        fn record(&self) -> PathBuf {
+            self.0.join("record.txt")
         }
 
         fn lines(&self, name: &str) -> Vec<Ran> {
@@ -146,6 +172,27 @@ mod tests {
         assert_eq!(folder.open(false).cells(), ["one", "two", "three"]);
         assert!(folder.open(true).cells().is_empty());
         assert_eq!(folder.lines(LINES_BEFORE).len(), 3);
+    }
+
+    #[test]
+    fn what_is_recorded_in_the_tree_counts_as_run_unless_a_run_begins_from_nothing() {
+        let faults = [Fault::new("payload.adopt.begin", "error")];
+        let cell = "payload.adopt.begin:error/idle/warm/up/ram";
+        let folder = Scratch::new("recorded");
+        let first = folder.open(true);
+        first.add(Ran { passed: true, met: true, ..ran(cell) }).unwrap();
+        fs::write(folder.record(), first.record(&faults).unwrap()).unwrap();
+        fs::remove_file(folder.0.join(LINES)).unwrap();
+        let second = folder.open(false);
+        assert_eq!(second.cells(), [cell]);
+        assert_eq!(second.report(&faults).unwrap().total.passed, 1);
+        // A later time counts more.
+        second.add(ran(cell)).unwrap();
+        assert_eq!(folder.open(false).report(&faults).unwrap().total.failed, 1);
+        assert!(folder.open(true).cells().is_empty());
+        fs::write(folder.record(), "nonsense").unwrap();
+        let why = Results::open(folder.0.clone(), String::new(), Some(&folder.record()), false);
+        assert!(why.is_err_and(|error| format!("{error:#}").contains("record.txt")));
     }
 
     #[test]

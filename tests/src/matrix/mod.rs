@@ -2,8 +2,8 @@
 //! The matrix: every fault in every step of an upgrade, under every load, warm and cold, up and down, on every kind of volume.
 //!
 //! One description makes all of it: the [`axes`], the failpoints that the modules list themselves, and the [`rules`] that say
-//! which combinations cannot be and why. The whole matrix takes hours, and what of it has passed is kept ([`record`]); the pruned one is a covering of pairs ([`pairs`]), always
-//! the same one for the same points.
+//! which combinations cannot be and why. The whole matrix takes hours, and what of it has passed is kept ([`record`]); the
+//! pruned one is a covering of pairs ([`pairs`]), always the same one for the same points.
 //!
 //! After each cell ([`run`], [`judge`]):
 //!

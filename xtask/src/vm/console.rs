@@ -31,7 +31,9 @@ pub enum Unfit {
         milliseconds: u32,
     },
     /// A processor has met the breakpoint with which the kernel replaces an instruction, after it had been replaced everywhere: the
-    /// emulation has run a translation that was out of date. It has the line of the kernel's that names the instruction.
+    /// emulation has run a translation that was out of date. QEMU lets go of a page's translations before the byte is stored
+    /// (`notdirty_write` in `accel/tcg/cputlb.c`), so one that another processor makes between the two has the breakpoint for ever. It
+    /// takes a host that stops the emulation just there. It has the line of the kernel's that names the instruction.
     Outdated(String),
 }
 

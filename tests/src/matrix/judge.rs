@@ -63,16 +63,15 @@ fn recover(stage: &Stage) -> Result<()> {
     .with_context(|| format!("{last:?}"))
 }
 
-/// The journal has the upgrade behind attempt `known`, and tells what has happened.
-pub fn journal(stage: &Stage, known: u64, ended: &Ended, from: &str, to: &str) -> Result<()> {
+/// The journal, which was empty before the cell, has the upgrade and tells what has happened.
+pub fn journal(stage: &Stage, ended: &Ended, from: &str, to: &str) -> Result<()> {
     let journal = tool::history()?;
     ensure!(journal.damaged == 0, "{} lines are damaged", journal.damaged);
     let live = stage.site.live()?;
     let is_upgrade = |kind: &atomctl::journal::Kind| {
         serde_json::to_value(kind).is_ok_and(|word| word == "upgrade")
     };
-    let mut fresh =
-        journal.attempts.iter().filter(|one| one.attempt > known && is_upgrade(&one.kind));
+    let mut fresh = journal.attempts.iter().filter(|one| is_upgrade(&one.kind));
     let Some(first) = fresh.next() else {
         ensure!(ended.code.is_none(), "the upgrade is not in the journal");
         ensure!(live == from, "{live} serves, and nothing was attempted");
@@ -87,8 +86,7 @@ pub fn journal(stage: &Stage, known: u64, ended: &Ended, from: &str, to: &str) -
         "held" => &live,
         _ => from,
     };
-    let all = || journal.attempts.iter().filter(|one| one.attempt > known).collect::<Vec<_>>();
-    ensure!(live == wanted, "{live} serves: {:?}", all());
+    ensure!(live == wanted, "{live} serves: {:?}", journal.attempts);
     if let Some(said) = ended.outcome() {
         ensure!(outcome == said, "the tool said {said}: {first:?}");
     }

@@ -122,7 +122,6 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     let mut load = Workload::start(cell, &device, seed).context("the load before the upgrade")?;
     step("history");
     tool::clear_history()?;
-    let known = tool::newest(&tool::history()?);
 
     step("the upgrade");
     let armed = Armed::new(stage, cell)?;
@@ -147,7 +146,7 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     step("what serves");
     let is_dead = judge::serves(stage, cell, &ended).context("after the upgrade")?;
     step("journal");
-    judge::journal(stage, known, &ended, from, to).context("the journal")?;
+    judge::journal(stage, &ended, from, to).context("the journal")?;
     seen.met |= trouble.end()?;
     step("flows");
     load.next_generation();

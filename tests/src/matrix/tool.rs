@@ -2,6 +2,7 @@
 //! `atomctl` as somebody else's process, which may be killed, or be left to hang.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::wait;
 const FOLDER: &str = "/run";
 /// Where the journal is.
 const JOURNAL: &str = "/var/lib/atom";
+/// Where its records wait that could not be written there.
+const SPOOL: &str = "/run/atom/spool";
 /// How long one that changes nothing may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,21 +105,21 @@ pub fn history() -> Result<JournalDocument> {
     serde_json::from_value(ended.document).context("the journal cannot be read")
 }
 
-/// Removes the records of the cells before: each tool would read all of them again. Their numbers go on.
+/// Removes the records of the cells before, also those that wait for room on the disk: each tool would read all of them
+/// again.
 pub fn clear_history() -> Result<()> {
-    let Ok(entries) = fs::read_dir(JOURNAL) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("journal") && !name.ends_with(".lock") {
-            fs::remove_file(entry.path())?;
+    if let Ok(entries) = fs::read_dir(JOURNAL) {
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("journal") && !name.ends_with(".lock") {
+                fs::remove_file(entry.path())?;
+            }
         }
     }
-    Ok(())
-}
-
-/// The number of the newest attempt.
-pub fn newest(journal: &JournalDocument) -> u64 {
-    journal.attempts.iter().map(|one| one.attempt).max().unwrap_or(0)
+    match fs::remove_file(SPOOL) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }

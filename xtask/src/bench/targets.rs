@@ -58,6 +58,7 @@ struct Measured<'a>(&'a [Document]);
 const NULL_ROW: &str = "one device that keeps nothing, in a row";
 const RAM_ROW: &str = "one device in memory, in a row";
 const BESIDE: &str = "one device, beside peers";
+const NBD: &str = "nbd volume / kernel's nbd";
 
 type Figure = fn(&Measured<'_>) -> Option<f64>;
 
@@ -157,12 +158,38 @@ const TARGETS: &[Target] = &[
     at_least("IOPS in memory to brd's, depth 32", 1.0, 2, |all| {
         all.to("in memory: random read 4k, depth 32", "brd")
     }),
+    at_least(
+        "requests of NBD volumes with as many instructions, to the kernel's client",
+        1.0,
+        2,
+        |all| all.of_volumes(true, NBD, "kernel's nbd"),
+    ),
+    at_least("the same of linear volumes in memory, to device mapper", 1.0, 2, |all| {
+        all.of_volumes(true, "linear / device mapper, in memory", "device mapper")
+    }),
+    at_least("the same of striped volumes in memory, to device mapper", 1.0, 2, |all| {
+        all.of_volumes(true, "stripe / device mapper, in memory", "device mapper")
+    }),
+    at_least("IOPS of NBD volumes to those of the kernel's client", 1.0, 2, |all| {
+        all.of_volumes(false, NBD, "kernel's nbd")
+    }),
+    at_least("IOPS of linear volumes to device mapper's, virtio disks", 1.0, 2, |all| {
+        all.of_volumes(false, "linear / device mapper, virtio", "device mapper")
+    }),
+    at_least("IOPS of striped volumes to device mapper's, virtio disks", 1.0, 2, |all| {
+        all.of_volumes(false, "stripe / device mapper, virtio", "device mapper")
+    }),
 ];
 
 impl<'a> Measured<'a> {
     /// Of time, not of instructions.
     fn series(&self) -> impl Iterator<Item = &'a Series> {
         self.0.iter().filter(|one| one.how != How::Counted).flat_map(|one| &one.series)
+    }
+
+    /// Of instructions, not of time.
+    fn of_instructions(&self) -> impl Iterator<Item = &'a Series> {
+        self.0.iter().filter(|one| one.how == How::Counted).flat_map(|one| &one.series)
     }
 
     fn find(
@@ -191,8 +218,7 @@ impl<'a> Measured<'a> {
 
     /// The same of instructions.
     fn counted(&self, setup: &str, peer: &str) -> Option<f64> {
-        let counted = self.0.iter().filter(|one| one.how == How::Counted);
-        let all: Vec<&Series> = counted.flat_map(|one| &one.series).collect();
+        let all: Vec<&Series> = self.of_instructions().collect();
         let find = |subject: &str| {
             let mut all = all.iter();
             all.find(|one| {
@@ -201,6 +227,21 @@ impl<'a> Measured<'a> {
             })
         };
         Some(find(OURS)?.to(find(peer)?)?.median)
+    }
+
+    /// The median, over all workloads, of the ratios of volumes to a peer: `counted`, of instructions, or of time.
+    fn of_volumes(&self, counted: bool, volumes: &str, peer: &str) -> Option<f64> {
+        let all: Vec<&Series> = match counted {
+            true => self.of_instructions().collect(),
+            false => self.series().collect(),
+        };
+        let is_ours =
+            |one: &&&Series| one.subject == OURS && one.setup.split(": ").next() == Some(volumes);
+        let setups = all.iter().filter(is_ours).map(|one| one.setup.as_str());
+        let ratios: Option<Vec<f64>> = setups
+            .map(|setup| if counted { self.counted(setup, peer) } else { self.to(setup, peer) })
+            .collect();
+        quantile(&ratios?, 0.5)
     }
 
     /// The median of the ratios of a peer's pause to ours.
@@ -307,6 +348,26 @@ mod tests {
         assert_eq!(Measured(&all).counted(setup, "one module"), Some(0.98));
         assert_eq!(Measured(&all).to(setup, "one module"), Some(0.8));
         assert_eq!(Measured(&all[..1]).counted(setup, "one module"), None);
+    }
+
+    #[test]
+    fn volumes_are_judged_by_the_median_of_their_workloads() {
+        let workload = |name: &str, ours: f64| {
+            let setup = format!("{NBD}: {name}");
+            let one = |subject, value| series(&setup, subject, Metric::Iops, None, &[value]);
+            [one(OURS, ours), one("kernel's nbd", 100.0)]
+        };
+        let mut all: Vec<Series> = [("a", 80.0), ("b", 110.0), ("c", 130.0)]
+            .into_iter()
+            .flat_map(|(name, ours)| workload(name, ours))
+            .collect();
+        let of = |all: &[Series], counted| {
+            Measured(&[document(all.to_vec())]).of_volumes(counted, NBD, "kernel's nbd")
+        };
+        assert_eq!(of(&all, false), Some(1.1));
+        assert_eq!(of(&all, true), None);
+        all.pop();
+        assert_eq!(of(&all, false), None, "a workload without its peer says nothing");
     }
 
     #[test]

@@ -32,6 +32,9 @@ use crate::flight::now_ns;
 
 /// Most threads.
 const MOST: usize = 4;
+/// The nice value of the threads: that of the kernel's workers for what does not wait, which receive for its own client
+/// (`HIGHPRI_NICE_LEVEL` in `kernel/workqueue.c`, `nbd_start_device` in `drivers/block/nbd.c`).
+const NICE: kernel::ffi::c_long = -20;
 /// How long a poller may take to park: a pass over its connections never waits, so this is only reached on a
 /// machine that is stuck.
 const PARK_ROUNDS: usize = 100_000;
@@ -255,7 +258,10 @@ pub(super) fn start() -> Result {
         })
         .inspect_err(|_| stop())?;
         // SAFETY: It was created just now and has not run yet. `stop` puts the reference.
-        unsafe { bindings::get_task_struct(task) };
+        unsafe {
+            bindings::get_task_struct(task);
+            bindings::set_user_nice(task, NICE);
+        }
         poller.task.store(task, Ordering::SeqCst);
         RUNNING.fetch_add(1, Ordering::SeqCst);
         // SAFETY: *Thread*.

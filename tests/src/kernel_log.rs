@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+mod dead;
+
 /// A line of a kernel log that must not be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -117,8 +119,8 @@ pub const BROKEN: &str = "broken: ";
 /// Finds every line that must not be there. A line that contains one of the `allowed` texts is passed over: scenarios
 /// list there what they provoke on purpose.
 ///
-/// An allowed text such as `oops in in_adopt` is met by exactly one oops of the kernel in a function of that name. A
-/// second one, one elsewhere, or none at all is a finding.
+/// An allowed text such as `oops in in_adopt` is met by exactly one oops of the kernel in a function of that name, with what the
+/// kernel says of the task that it has killed by it. A second one, one elsewhere, or none at all is a finding.
 pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
     let lines: Vec<&str> = log.lines().collect();
     let mut broken =
@@ -128,10 +130,15 @@ pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     let mut passed_over = Vec::new();
+    let mut killed = Vec::new();
     let mut oopses = oopses(&lines);
     for function in allowed.iter().filter_map(|text| text.as_ref().strip_prefix(OOPS_IN)) {
         match oopses.iter().position(|oops| oops.happened_in(function)) {
-            Some(at) => passed_over.push(oopses.remove(at).lines),
+            Some(at) => {
+                let oops = oopses.remove(at);
+                killed.extend(oops.task);
+                passed_over.push(oops.lines);
+            }
             None => findings.push(Finding {
                 line: lines.len(),
                 meaning: "an oops was expected and did not happen".to_owned(),
@@ -139,6 +146,7 @@ pub fn scan<S: AsRef<str>>(log: &str, allowed: &[S]) -> Vec<Finding> {
             }),
         }
     }
+    passed_over.extend(dead::consequences(&lines, &killed));
     let short: Vec<&str> =
         allowed.iter().filter_map(|text| text.as_ref().strip_prefix(SHORTAGE_IN)).collect();
     passed_over.extend(shortages(&lines, &short));
@@ -177,6 +185,8 @@ struct Oops {
     lines: std::ops::RangeInclusive<usize>,
     /// The symbol of the instruction that failed.
     symbol: String,
+    /// Whom the kernel has killed.
+    task: Option<u32>,
 }
 
 impl Oops {
@@ -202,7 +212,8 @@ fn oopses(lines: &[&str]) -> Vec<Oops> {
         // The second `RIP:`, if there is one, is that of the system call.
         let symbol = report.iter().find_map(|line| line.split("RIP: 0010:").nth(1));
         let symbol = symbol.and_then(|text| text.split('+').next()).unwrap_or_default();
-        found.push(Oops { lines: begin..=end, symbol: symbol.to_owned() });
+        let task = dead::task(report);
+        found.push(Oops { lines: begin..=end, symbol: symbol.to_owned(), task });
         at = end + 1;
     }
     found

@@ -8,7 +8,7 @@ use core::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ord
 
 use kernel::prelude::*;
 use kernel::str::CString;
-use kernel::sync::{Arc, LockClassKey};
+use kernel::sync::Arc;
 use kernel::types::Opaque;
 use kernel::{bindings, ffi};
 
@@ -18,6 +18,7 @@ use crate::abi::request::{reissue, stage_of, status, Owner, Reissue, Request};
 use crate::handles::Handles;
 use crate::slot::Slot;
 
+use super::classes::Classes;
 use super::dispatch::{self, jiffies, record_of, Record};
 use super::queues::{self, Lane};
 
@@ -45,10 +46,8 @@ pub(crate) struct Disk {
     lanes: KVec<Lane>,
     #[pin]
     tag_set: Opaque<bindings::blk_mq_tag_set>,
-    /// Of the locks of its flush queues. To lockdep those of all devices are the same otherwise, and the end of a flush of
-    /// a device below a volume, which has that one's lock, ends the flush of the volume and takes the lock of this one.
     #[pin]
-    flush_locks: LockClassKey,
+    classes: Classes,
 }
 
 // SAFETY: The atomics may be shared; tag set and gendisk are the kernel's and have their own locks.
@@ -161,7 +160,7 @@ impl Disk {
                         kernel::error::to_result(bindings::blk_mq_alloc_tag_set(slot))
                     }
                 }),
-                flush_locks <- LockClassKey::new_dynamic(),
+                classes <- Classes::new(),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -182,6 +181,7 @@ impl Disk {
             (*gendisk).private_data = this;
             let to = (*gendisk).disk_name.iter_mut();
             to.zip(name.to_bytes()).for_each(|(to, from)| *to = *from);
+            disk.classes.of_device((*gendisk).queue, disk.srcu());
             bindings::set_capacity(gendisk, spec.capacity_sectors);
             bindings::set_disk_ro(gendisk, spec.features & feature::READ_ONLY != 0);
         }
@@ -505,7 +505,7 @@ unsafe extern "C" fn init_hctx(
     unsafe {
         let disk = &*(*(*hctx).queue).queuedata.cast::<Disk>();
         Lane::join(&disk.lanes, &mut *hctx, index);
-        bindings::blk_mq_hctx_set_fq_lock_class(hctx, disk.flush_locks.as_ptr());
+        disk.classes.of_queue(hctx);
     }
     0
 }

@@ -31,6 +31,7 @@
 //!   writes only its scratch. It exists while the request is in flight; without an
 //!   I/O scheduler, which Atom's devices do not have by default, as long as the tag set.
 
+mod classes;
 mod control_device;
 mod disk;
 mod dispatch;

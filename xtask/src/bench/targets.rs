@@ -15,6 +15,18 @@ struct Target {
     digits: usize,
     /// Where the figure is.
     figure: fn(&Measured<'_>) -> Option<f64>,
+    needs: Needs,
+}
+
+/// What a benchmark must do for a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// A few rounds of its suite have it.
+    Rounds,
+    /// Sizes or setups that a few rounds leave out.
+    Whole,
+    /// Instructions are counted.
+    Counted,
 }
 
 /// What is wanted of a figure.
@@ -50,6 +62,7 @@ pub struct Judged {
     /// `None`: not measured.
     pub measured: Option<String>,
     pub is_reached: bool,
+    pub needs: Needs,
 }
 
 /// What was measured, to be looked through.
@@ -63,11 +76,17 @@ const NBD: &str = "nbd volume / kernel's nbd";
 type Figure = fn(&Measured<'_>) -> Option<f64>;
 
 const fn at_most(what: &'static str, limit: f64, digits: usize, figure: Figure) -> Target {
-    Target { what, wanted: Wanted::AtMost(limit), digits, figure }
+    Target { what, wanted: Wanted::AtMost(limit), digits, figure, needs: Needs::Rounds }
 }
 
 const fn at_least(what: &'static str, limit: f64, digits: usize, figure: Figure) -> Target {
-    Target { what, wanted: Wanted::AtLeast(limit), digits, figure }
+    Target { what, wanted: Wanted::AtLeast(limit), digits, figure, needs: Needs::Rounds }
+}
+
+impl Target {
+    const fn that_needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
 }
 
 const TARGETS: &[Target] = &[
@@ -103,28 +122,35 @@ const TARGETS: &[Target] = &[
     at_least("pause of device mapper's change of a table to ours", 10.0, 1, |all| {
         all.pause_of("device mapper")
     }),
-    at_most("pause with 128 devices to that with one", 3.0, 2, |all| all.growth("devices", 128, 1)),
+    at_most("pause with 128 devices to that with one", 3.0, 2, |all| all.growth("devices", 128, 1))
+        .that_needs(Needs::Whole),
     at_most("pause with 10,000 open handles to that with one", 1.1, 2, |all| {
         all.growth("open handles", 10_000, 1)
-    }),
+    })
+    .that_needs(Needs::Whole),
     at_most("pause with 1 GiB in memory to that with 1 MiB", 1.1, 2, |all| {
         all.growth("MiB in memory", 1024, 1)
-    }),
+    })
+    .that_needs(Needs::Whole),
     at_most("pause with an image of 63 MiB to that with one of 64 KiB", 2.0, 2, |all| {
         all.growth("KiB of an image", 63 << 10, 64)
-    }),
+    })
+    .that_needs(Needs::Whole),
     at_least("requests with as many instructions, to one module's, depth 1", 0.99, 3, |all| {
         all.counted("nothing kept: random read 4k, depth 1", "one module")
-    }),
+    })
+    .that_needs(Needs::Counted),
     at_least("requests with as many instructions, to one module's, depth 32", 0.99, 3, |all| {
         all.counted("nothing kept: random read 4k, depth 32", "one module")
-    }),
+    })
+    .that_needs(Needs::Counted),
     at_least(
         "requests with as many instructions, to one module's, in memory, depth 32",
         0.99,
         3,
         |all| all.counted("in memory: random read 4k, depth 32", "one module"),
-    ),
+    )
+    .that_needs(Needs::Counted),
     at_least("IOPS to one module's, depth 1", 0.99, 2, |all| {
         all.to("nothing kept: random read 4k, depth 1", "one module")
     }),
@@ -163,22 +189,28 @@ const TARGETS: &[Target] = &[
         1.0,
         2,
         |all| all.of_volumes(true, NBD, "kernel's nbd"),
-    ),
+    )
+    .that_needs(Needs::Counted),
     at_least("the same of linear volumes in memory, to device mapper", 1.0, 2, |all| {
         all.of_volumes(true, "linear / device mapper, in memory", "device mapper")
-    }),
+    })
+    .that_needs(Needs::Counted),
     at_least("the same of striped volumes in memory, to device mapper", 1.0, 2, |all| {
         all.of_volumes(true, "stripe / device mapper, in memory", "device mapper")
-    }),
+    })
+    .that_needs(Needs::Counted),
     at_least("IOPS of NBD volumes to those of the kernel's client", 1.0, 2, |all| {
         all.of_volumes(false, NBD, "kernel's nbd")
-    }),
+    })
+    .that_needs(Needs::Whole),
     at_least("IOPS of linear volumes to device mapper's, virtio disks", 1.0, 2, |all| {
         all.of_volumes(false, "linear / device mapper, virtio", "device mapper")
-    }),
+    })
+    .that_needs(Needs::Whole),
     at_least("IOPS of striped volumes to device mapper's, virtio disks", 1.0, 2, |all| {
         all.of_volumes(false, "stripe / device mapper, virtio", "device mapper")
-    }),
+    })
+    .that_needs(Needs::Whole),
 ];
 
 impl<'a> Measured<'a> {
@@ -273,6 +305,7 @@ pub fn judge(documents: &[Document]) -> Vec<Judged> {
             wanted: target.wanted.to_string(),
             measured: figure.map(|figure| format!("{figure:.*}", target.digits)),
             is_reached: figure.is_some_and(|figure| target.wanted.is_reached(figure)),
+            needs: target.needs,
         }
     };
     TARGETS.iter().map(judge).collect()

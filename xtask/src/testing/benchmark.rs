@@ -8,7 +8,8 @@ use atom_tests::bench::series::OURS;
 use atom_tests::bench::{Document, How, Suite};
 
 use super::Verdict;
-use crate::bench::{self, page, table, targets};
+use crate::bench::targets::{self, Needs};
+use crate::bench::{self, page, table};
 use crate::sysroot::Sysroot;
 
 /// Its name among the tests.
@@ -45,12 +46,9 @@ fn carry_out(sysroot: &Sysroot) -> Result<()> {
         is_complete(&document, subjects)?;
         documents.push(document);
     }
-    let missing: Vec<_> =
-        targets::judge(&documents).into_iter().filter(|one| one.measured.is_none()).collect();
-    // Few rounds have few sizes, and here no instructions are counted.
-    let others = ["pause with ", "requests with as many instructions"];
-    let is_other = |what: &str| others.iter().any(|begin| what.starts_with(begin));
-    let missing: Vec<_> = missing.iter().filter(|one| !is_other(one.what)).collect();
+    let judged = targets::judge(&documents);
+    let is_missing = |one: &&targets::Judged| one.measured.is_none() && one.needs == Needs::Rounds;
+    let missing: Vec<_> = judged.iter().filter(is_missing).map(|one| one.what).collect();
     ensure!(missing.is_empty(), "there is no figure for {missing:?}");
     ensure!(page::of(&documents, "a test")?.contains("<svg"), "nothing was drawn");
     ensure!(documents.iter().all(|one| table::of(one, "").lines().count() > 4), "an empty table");

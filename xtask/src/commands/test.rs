@@ -14,7 +14,7 @@ use atom_tests::matrix::plan::Shard;
 use atom_tests::scenarios::{Description, Tools};
 
 use crate::sysroot::{Sysroot, Target};
-use crate::testing::{benchmark, fleet, gates, matrix, scenario, streams, Verdict};
+use crate::testing::{self, benchmark, fleet, gates, matrix, scenario, streams, Verdict};
 use crate::{host, node, places, problem, product, programs};
 
 /// The name and version of the document that `--json` prints.
@@ -24,11 +24,12 @@ const SCHEMA: &str = "atom.test-report/1";
 const SPACE: u64 = 6;
 const SPACE_FOR_SOME: u64 = 1;
 
-/// Runs all tests, or those whose name contains the filter.
+/// Runs all tests, or those whose name contains one of the filters.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A part of the names of the tests to run.
-    filter: Option<String>,
+    /// Parts of the names of the tests to run.
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
     /// Only what needs neither the kernel's build system nor a guest.
     #[arg(long, conflicts_with = "vm_only")]
     host_only: bool,
@@ -48,7 +49,7 @@ pub struct Args {
     /// sixteen devices instead of ten.
     #[arg(long)]
     slow: bool,
-    /// Only the matrix of faults: a covering of pairs, or every cell; with a filter, the cells whose name contains it. What ran and what did not is in report.md in target/matrix/pruned or full.
+    /// Only the matrix of faults: a covering of pairs, or every cell; with filters, the cells whose name contains one. What ran and what did not is in report.md in target/matrix/pruned or full.
     #[arg(long, value_name = "EXTENT", conflicts_with_all = ["host_only", "list"])]
     matrix: Option<matrix::Extent>,
     /// With --matrix: only the I-th of N parts.
@@ -70,7 +71,7 @@ pub struct Args {
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
-        self.filter.as_deref().is_none_or(|f| name.contains(f))
+        testing::is_meant(&self.filters, name)
     }
 }
 
@@ -81,7 +82,7 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
     std::fs::create_dir_all(places::target())?;
     host::require_space(
         &places::target(),
-        if args.filter.is_none() && !args.vm_only { SPACE } else { SPACE_FOR_SOME },
+        if args.filters.is_empty() && !args.vm_only { SPACE } else { SPACE_FOR_SOME },
         "the host's tests, the modules, the fuzzers and the guests' disks are in it",
     )?;
     let mut verdicts = Vec::new();
@@ -96,11 +97,10 @@ pub fn run(args: &Args, target: &Target) -> Result<ExitCode> {
         );
         let sysroot = Sysroot::open(target)?;
         programs::build()?;
-        let filter = args.filter.as_deref();
         let wish = matrix::Wish {
             extent,
             shard: args.shard,
-            filter,
+            filters: &args.filters,
             resume: args.resume,
             within: args.within,
             jobs: args.jobs.unwrap_or_else(streams::usual),
@@ -145,7 +145,7 @@ fn print(args: &Args, verdicts: &[Verdict]) -> Result<ExitCode> {
     if verdicts.is_empty() {
         return Err(problem::refused(
             "no test was run",
-            format!("no name contains `{}`", args.filter.as_deref().unwrap_or("")),
+            format!("no name contains `{}`", args.filters.join("` or `")),
             "see the scenarios with `cargo xtask test --list`",
         ));
     }
@@ -167,7 +167,7 @@ fn print(args: &Args, verdicts: &[Verdict]) -> Result<ExitCode> {
 fn scenarios(args: &Args, sysroot: &Sysroot, mut report: impl FnMut(Verdict) + Send) -> Result<()> {
     programs::build()?;
     let mut wanted = scenario::all()?;
-    let all = args.slow || args.filter.is_some();
+    let all = args.slow || !args.filters.is_empty();
     wanted.retain(|description| args.wants(&description.name) && (all || !description.only_slow));
     let flavour = sysroot.flavour().map(|flavour| flavour.name());
     wanted.retain(|description| {

@@ -47,3 +47,21 @@ impl Verdict {
         }
     }
 }
+
+/// Whether a name is one of those that are asked for: without filters all are.
+pub fn is_meant(filters: &[String], name: &str) -> bool {
+    filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_meant_that_contains_one_of_the_filters_or_when_there_are_none() {
+        let filters = ["swap".to_owned(), "cut".to_owned()];
+        assert!(is_meant(&filters, "a_power_cut"));
+        assert!(!is_meant(&filters, "a_mirror"));
+        assert!(is_meant(&[], "a_mirror"));
+    }
+}

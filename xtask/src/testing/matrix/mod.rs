@@ -22,7 +22,7 @@ use atom_tests::matrix::rules;
 
 use self::boot::Machines;
 use self::results::Results;
-use super::Verdict;
+use super::{is_meant, Verdict};
 use crate::sysroot::Sysroot;
 use crate::vm::initramfs::Initramfs;
 use crate::{places, revision};
@@ -69,8 +69,8 @@ impl Extent {
 pub struct Wish<'a> {
     pub extent: Extent,
     pub shard: Option<Shard>,
-    /// Only cells whose name contains this.
-    pub filter: Option<&'a str>,
+    /// Only cells whose name contains one of these; none: all.
+    pub filters: &'a [String],
     /// Cells that have a result are passed over.
     pub resume: bool,
     /// No boot begins after this time.
@@ -86,7 +86,7 @@ impl Wish<'_> {
     pub const USUAL: Self = Self {
         extent: Extent::Pruned,
         shard: None,
-        filter: None,
+        filters: &[],
         resume: false,
         within: None,
         jobs: NonZeroUsize::MIN,
@@ -95,7 +95,7 @@ impl Wish<'_> {
 
     /// Whether it is not about a part of the cells, so that what ran before is out of date.
     fn begins_anew(&self) -> bool {
-        !self.resume && self.filter.is_none() && self.shard.is_none()
+        !self.resume && self.filters.is_empty() && self.shard.is_none()
     }
 }
 
@@ -148,7 +148,7 @@ fn carry_out(sysroot: &Sysroot, initramfs: &Initramfs, wish: &Wish<'_>) -> Resul
         Extent::Full => plan::full(&faults),
     };
     cells.retain(|cell| wish.shard.is_none_or(|shard| shard.has(cell)));
-    cells.retain(|cell| wish.filter.is_none_or(|part| cell.to_string().contains(part)));
+    cells.retain(|cell| is_meant(wish.filters, &cell.to_string()));
     ensure!(!cells.is_empty(), "no cell that can be is called like that");
     let before = results.cells();
     if wish.resume {
@@ -265,9 +265,10 @@ mod tests {
     fn a_part_of_the_cells_leaves_the_results_of_the_others() {
         assert!(Wish::USUAL.begins_anew());
         let shard = "1/2".parse().ok();
+        let filters = &["adopt".to_owned()];
         for part in [
             Wish { resume: true, ..Wish::USUAL },
-            Wish { filter: Some("adopt"), ..Wish::USUAL },
+            Wish { filters, ..Wish::USUAL },
             Wish { shard, ..Wish::USUAL },
         ] {
             assert!(!part.begins_anew());

@@ -120,7 +120,7 @@ pub struct Terms {
     pub on_failure: OnFailure,
     /// Milliseconds without a connection after which the target counts as failed; 0: never.
     pub deadline_ms: u32,
-    /// Milliseconds without an answer to a request after which its connection is given up; 0: never.
+    /// Milliseconds after which a connection is given up on which nothing happens to the oldest request; 0: never.
     pub answer_ms: u32,
     /// Longest time between two attempts to connect, in milliseconds, at least 100.
     pub retry_ms: u32,

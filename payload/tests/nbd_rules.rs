@@ -5,7 +5,7 @@
 use atom_abi::request::op;
 use atom_payload::nbd::rules::{
     attempt_ends_ns, earlier, fails_ns, ns, overdue_ns, overlap, user_timeout_ms, wait_ms,
-    Attempts, BackOff, Limit, ATTEMPT_MS,
+    Attempts, BackOff, Limit, Stillness, ATTEMPT_MS,
 };
 use atom_payload::nbd::scheduler::{Fifo, Line, ReadsFirst, Schedule, MAX_OVERTAKEN};
 use atom_payload::spec::Terms;
@@ -100,6 +100,20 @@ fn a_time_of_zero_is_never() {
     assert_eq!(earlier(None, Some(3)), Some(3));
     assert_eq!(earlier(Some(4), Some(3)), Some(3));
     assert_eq!(earlier(None, None), None);
+}
+
+#[test]
+fn a_request_waits_from_when_it_is_the_oldest_and_none_of_its_bytes_moves() {
+    let mut still = Stillness::NEW;
+    assert_eq!(still.look(None, 5), None);
+    assert_eq!(still.look(Some((1, 0)), 10), Some(10));
+    assert_eq!(still.look(Some((1, 0)), 20), Some(10), "nothing has happened to it");
+    assert_eq!(still.look(Some((1, 4096)), 30), Some(30), "its bytes move");
+    assert_eq!(still.look(Some((2, 4096)), 40), Some(40), "the one before it was answered");
+    still.shift(7);
+    assert_eq!(still.look(Some((2, 4096)), 60), Some(47), "a pause does not count");
+    assert_eq!(still.look(None, 70), None);
+    assert_eq!(still.look(Some((2, 4096)), 80), Some(80));
 }
 
 #[test]

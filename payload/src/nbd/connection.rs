@@ -17,7 +17,7 @@ use super::handshake::{Goal, Handshake};
 use super::receiving::Receiving;
 use super::record::{self, slot, Orphan, SLOTS};
 use super::reply::{Coverage, Fault, Parser};
-use super::rules::{attempt_ends_ns, ns, overdue_ns, overlap};
+use super::rules::{attempt_ends_ns, ns, overdue_ns, overlap, Stillness};
 use super::sending::{Sending, BATCH};
 use super::slots::{Place, Slot, Slots};
 use super::socket::{Bell, Headers, Page, Progress, Socket, Watch};
@@ -127,6 +127,8 @@ pub(super) struct Connection {
     pub(super) reads: AtomicU32,
     pub(super) port: AtomicU32,
     pub(super) sent: AtomicU64,
+    /// Bytes that the socket has taken.
+    pub(super) moved: AtomicU64,
     pub(super) answered: AtomicU64,
     #[pin]
     pub(super) sending: Mutex<Sending>,
@@ -159,6 +161,7 @@ impl Connection {
             current: None,
             began_ns: 0,
             check_ns: 0,
+            stillness: Stillness::NEW,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -174,6 +177,7 @@ impl Connection {
                 reads: AtomicU32::new(0),
                 port: AtomicU32::new(0),
                 sent: AtomicU64::new(0),
+                moved: AtomicU64::new(0),
                 answered: AtomicU64::new(0),
                 sending <- new_mutex!(sending),
                 receiving <- new_mutex!(receiving),
@@ -282,7 +286,7 @@ impl Connection {
             errno => return Err(Lost::Network(Error::from_errno(errno))),
         }
         if now >= receiving.check_ns {
-            self.check_answers(target, now)?;
+            self.check_answers(target, receiving, now)?;
             receiving.check_ns = now.saturating_add(ns(TICK_MS));
         }
         Ok(Some(receiving.check_ns))
@@ -373,21 +377,39 @@ impl Connection {
     }
 
     /// Looks whether an answer is overdue.
-    fn check_answers(&self, target: &Target, now: u64) -> Result<(), Lost> {
-        let oldest = self.oldest_ns();
-        let overdue = oldest.and_then(|sent| overdue_ns(sent, target.terms()));
+    fn check_answers(
+        &self,
+        target: &Target,
+        receiving: &mut Receiving,
+        now: u64,
+    ) -> Result<(), Lost> {
+        let oldest = self.oldest(receiving);
+        let since = receiving.stillness.look(oldest, now);
+        let overdue = since.and_then(|since| overdue_ns(since, target.terms()));
         if overdue.is_some_and(|overdue| now >= overdue) {
-            let waited = now.saturating_sub(oldest.unwrap_or(now)) / ns(1000).max(1);
+            let waited = now.saturating_sub(since.unwrap_or(now)) / ns(1000).max(1);
             return Err(Lost::Other(line(format_args!("there was no answer for {waited} s"))));
         }
         Ok(())
     }
 
+    /// The cookie of the oldest request without an answer, and a number that changes as its bytes move.
+    fn oldest(&self, receiving: &Receiving) -> Option<(u64, u64)> {
+        let slots = self.slots.lock();
+        // Cookies grow.
+        let oldest = slots.iter().filter(|slot| slot.waits()).min_by_key(|slot| slot.cookie)?;
+        let moved = match receiving.parser.data() {
+            _ if oldest.unsent => self.moved.load(Ordering::Relaxed),
+            Some((cookie, offset, _)) if cookie == oldest.cookie => offset,
+            _ => 0,
+        };
+        Some((oldest.cookie, moved))
+    }
+
     /// When the oldest request without an answer was sent.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
         let slots = self.slots.lock();
-        let waits = |slot: &&Slot| !matches!(slot.place, Place::Free | Place::Done);
-        slots.iter().filter(waits).map(|slot| slot.sent_ns).min()
+        slots.iter().filter(|slot| slot.waits()).map(|slot| slot.sent_ns).min()
     }
 
     // Ends of connections.
@@ -627,6 +649,7 @@ impl Connection {
     pub(super) fn shift(&self, paused_ns: u64) {
         let mut receiving = self.receiving.lock();
         receiving.began_ns = receiving.began_ns.saturating_add(paused_ns);
+        receiving.stillness.shift(paused_ns);
         for slot in self.slots.lock().iter_mut() {
             slot.sent_ns = slot.sent_ns.saturating_add(paused_ns);
         }

@@ -10,6 +10,7 @@ use kernel::sync::SpinLockGuard;
 use super::connection::{protocol, Connection, Lost, Phase, BUFFER_BYTES};
 use super::ended::Ended;
 use super::reply::{Event, Parser};
+use super::rules::Stillness;
 use super::slots::{Place, Slot, Slots};
 use super::socket::{Gather, Page, Received, Socket, Watch};
 use super::target::Target;
@@ -66,6 +67,7 @@ pub(super) struct Receiving {
     pub(super) began_ns: u64,
     /// When to look for overdue answers.
     pub(super) check_ns: u64,
+    pub(super) stillness: Stillness,
 }
 
 impl Connection {

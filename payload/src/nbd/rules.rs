@@ -143,11 +143,41 @@ pub const fn fails_ns(since_ns: u64, terms: &Terms) -> Option<u64> {
     }
 }
 
-/// When a connection is given up whose oldest unanswered request was sent at `sent_ns`; `None`: never.
-pub const fn overdue_ns(sent_ns: u64, terms: &Terms) -> Option<u64> {
+/// When a connection is given up on which nothing has happened to the oldest unanswered request since `since_ns`;
+/// `None`: never.
+pub const fn overdue_ns(since_ns: u64, terms: &Terms) -> Option<u64> {
     match terms.answer_ms {
         0 => None,
-        ms => Some(sent_ns.saturating_add(ns(ms as u64))),
+        ms => Some(since_ns.saturating_add(ns(ms as u64))),
+    }
+}
+
+/// Since when nothing has happened to the oldest unanswered request of a connection.
+///
+/// That a request was given away long ago says nothing about its server: those before it take their time on a slow network,
+/// and so do its own bytes. It waits for the server from when it is the oldest, and none of its bytes moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stillness {
+    oldest: Option<(u64, u64)>,
+    since_ns: u64,
+}
+
+impl Stillness {
+    /// Nothing was looked at.
+    pub const NEW: Self = Self { oldest: None, since_ns: 0 };
+
+    /// Looks at the oldest request: what names it, and a number that changes as its bytes move. Returns since when it has been
+    /// the oldest and nothing has changed, as far as was looked; `None`: there is none.
+    pub fn look(&mut self, oldest: Option<(u64, u64)>, now_ns: u64) -> Option<u64> {
+        if self.oldest != oldest {
+            *self = Self { oldest, since_ns: now_ns };
+        }
+        oldest.map(|_| self.since_ns)
+    }
+
+    /// Moves the point in time by a pause that does not count.
+    pub fn shift(&mut self, paused_ns: u64) {
+        self.since_ns = self.since_ns.saturating_add(paused_ns);
     }
 }
 

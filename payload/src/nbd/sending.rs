@@ -164,6 +164,7 @@ impl Connection {
 
     /// The socket has taken so many bytes of the batch.
     fn advance(&self, sending: &mut Sending, mut bytes: usize, ended: &mut Ended) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
         while let Some(first) = sending.batch.first() {
             let left = first.bytes.saturating_sub(sending.done) as usize;
             if bytes < left {

@@ -57,6 +57,11 @@ impl Slot {
         unsent: false,
     };
 
+    /// Whether there is a request in it that is not answered.
+    pub(super) fn waits(&self) -> bool {
+        !matches!(self.place, Place::Free | Place::Done)
+    }
+
     pub(super) fn orphan(&self) -> Option<Orphan> {
         matches!(self.place, Place::Orphan).then_some(Orphan {
             cookie: self.cookie,

@@ -334,6 +334,19 @@ pub fn a_server_that_stands_still_is_given_up_and_a_slow_one_is_not(
     site.destroy("slow")?;
     server.stop()?;
 
+    // What is given to the network at once takes it longer than an answer may take.
+    context.step("narrow");
+    let args = ["-t", "1", "--filter=rate", "memory", "64M", "rate=16M"];
+    let server = Server::nbdkit("narrow", At::free_port()?, &args)?;
+    let target = Target::nbd(server.at(), "").answers_within(Duration::from_secs(3));
+    let volume = composed::create(&site, "narrow", Layout::Linear, &[target])?;
+    fio::pass(&volume.device, &["--rw=write", "--size=24m", "--bs=1m", "--iodepth=24"])?;
+    let view = first_target(&site, "narrow")?;
+    ensure!(view.status.reconnects == 0 && view.status.resent == 0, "{view:?}");
+    ensure!(view.total_ns / view.ended > 3_000_000_000, "it was not narrow: {view:?}");
+    site.destroy("narrow")?;
+    server.stop()?;
+
     context.step("still");
     let server = nbdkit("still", At::free_port()?, 64)?;
     let target = Target::nbd(server.at(), "").answers_within(SHORT);

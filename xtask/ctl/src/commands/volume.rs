@@ -131,7 +131,7 @@ struct Agreement {
     /// Time without a connection after which a target has failed: 60s if not given; 0s: never.
     #[arg(long, value_name = "TIME", value_parser = |text: &str| term(text, target::term_ms))]
     deadline: Option<u32>,
-    /// Time without an answer after which a connection is given up: 30s if not given; 0s: never.
+    /// Time after which a connection is given up on which nothing happens to the oldest request: 30s if not given; 0s: never.
     #[arg(long, value_name = "TIME", value_parser = |text: &str| term(text, target::term_ms))]
     answer_timeout: Option<u32>,
     /// Longest time between two attempts to connect: 5s if not given.

@@ -161,7 +161,7 @@ pub struct TermsReport {
     pub on_failure: String,
     /// Time without a connection after which it counts as failed.
     pub deadline_ms: u32,
-    /// Time without an answer after which a connection is given up.
+    /// Time after which a connection is given up on which nothing happens to the oldest request.
     pub answer_ms: u32,
     /// Longest time between two attempts to connect.
     pub retry_ms: u32,

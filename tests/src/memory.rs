@@ -26,6 +26,10 @@ const LOOK: Duration = Duration::from_millis(1);
 /// More than `/proc/meminfo` has.
 const ROOM: usize = 16 << 10;
 const PAGE_KIB: u64 = 4;
+const ZONEINFO: &str = "/proc/zoneinfo";
+/// Memory that is free, or that is not the kernel's own: caches, processes. What a module has leaked is in none of these.
+const OTHERS: [&str; 7] =
+    ["MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable", "KernelStack", "PageTables"];
 
 /// Has the kernel give back what it only keeps: cached entries of file systems, and objects that lie ready for a processor.
 pub fn settle() -> Result<()> {
@@ -54,6 +58,22 @@ pub fn ready(lists: &str) -> u64 {
     PAGE_KIB * counts.filter_map(|number| number.trim().parse::<u64>().ok()).sum::<u64>()
 }
 
+/// KiB that are free, or that are not the kernel's own, from `/proc/meminfo` and `/proc/zoneinfo`.
+pub fn others(text: &str, lists: &str) -> Option<u64> {
+    Some(OTHERS.iter().map(|name| field(text, name)).sum::<Option<u64>>()? + ready(lists))
+}
+
+/// [`others`] of this moment.
+pub fn others_kib() -> Result<u64> {
+    let (text, lists) = (fs::read_to_string(MEMINFO)?, fs::read_to_string(ZONEINFO)?);
+    others(&text, &lists).with_context(|| format!("{MEMINFO} is not as it must be"))
+}
+
+/// Bytes that programs could still get without swapping.
+pub fn available_bytes() -> Result<u64> {
+    sum(&fs::read_to_string(MEMINFO)?, &["MemAvailable"])
+}
+
 /// Bytes that the kernel has for objects that nobody can take from it, and for each processor.
 pub fn object_bytes() -> Result<u64> {
     sum(&fs::read_to_string(MEMINFO)?, &OBJECTS)
@@ -68,7 +88,7 @@ pub fn kernel_bytes() -> Result<u64> {
 pub fn free_bytes() -> Result<u64> {
     settle()?;
     let free = sum(&fs::read_to_string(MEMINFO)?, &["MemFree"])?;
-    Ok(free + (ready(&fs::read_to_string("/proc/zoneinfo")?) << 10))
+    Ok(free + (ready(&fs::read_to_string(ZONEINFO)?) << 10))
 }
 
 /// Does something, and returns how many of [`kernel_bytes`] there were meanwhile at most beyond those before.

@@ -6,8 +6,11 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::patience;
 
 /// The volume's name, and where it is mounted.
 pub const VOLUME: &str = "data";
@@ -44,9 +47,16 @@ const FILES: &[(&str, &str)] = &[
 /// What the first target wants.
 const WANTED: &[&str] = &["atom.service", "atom-agent.service"];
 
+/// Where it is said how long a device may take to come.
+const DEVICE_PATIENCE: &str = "/etc/systemd/system.conf.d/devices.conf";
+/// systemd's own limit.
+const DEVICES_WITHIN: Duration = Duration::from_secs(90);
+
 /// Writes the units and becomes systemd. Returns only with an error.
 pub fn become_it() -> Result<()> {
-    for (path, content) in FILES {
+    let within = patience::scaled(DEVICES_WITHIN).as_secs();
+    let devices = format!("[Manager]\nDefaultDeviceTimeoutSec={within}\n");
+    for (path, content) in FILES.iter().copied().chain([(DEVICE_PATIENCE, devices.as_str())]) {
         if let Some(folder) = Path::new(path).parent() {
             fs::create_dir_all(folder)?;
         }

@@ -3,15 +3,15 @@
 
 use std::fs::{self, File};
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{ensure, Result};
 use atom_abi::control::outcome;
 use atomctl::kmod;
 use atomctl::node::Node;
 
 use super::Context;
-use crate::leaks;
 use crate::load::fio::{Fio, Shape};
 use crate::site::{Site, Spec};
+use crate::{leaks, memory};
 
 /// Loads and unloads of everything.
 const CYCLES: usize = 16;
@@ -62,7 +62,7 @@ pub fn unloading_everything_leaves_nothing_behind(context: &mut Context) -> Resu
         site.leave()?;
         // Caches of the file system that the test itself lies on are no leak of ours.
         fs::write("/proc/sys/vm/drop_caches", "3")?;
-        after.push(memory_for_others_kib()?);
+        after.push(memory::others_kib()?);
     }
     context.fact("kib_for_others_after_each_cycle", &after);
     // Each cycle used 48 MiB of pages. The first half warms up the kernel's own caches.
@@ -83,34 +83,4 @@ fn middle(values: &[u64]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
-}
-
-/// Memory that is free, or that the kernel says it has given to something that is not ours: caches, processes. What a
-/// module has leaked is in none of these. Pages on the processors' free lists are free, though `MemFree` leaves them out,
-/// and they come and go by megabytes.
-pub fn memory_for_others_kib() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let field = |name: &str| -> Result<u64> {
-        let line = text.lines().find(|line| line.split(':').next() == Some(name));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(number.with_context(|| format!("no {name} in /proc/meminfo"))?.parse()?)
-    };
-    let given: Result<Vec<u64>> =
-        ["MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable", "KernelStack", "PageTables"]
-            .iter()
-            .map(|name| field(name))
-            .collect();
-    Ok(given?.iter().sum::<u64>() + 4 * on_free_lists()?)
-}
-
-/// Pages on the free lists of the processors: the `count` of each pageset in `/proc/zoneinfo`.
-fn on_free_lists() -> Result<u64> {
-    let text = fs::read_to_string("/proc/zoneinfo")?;
-    let counts: Vec<u64> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("count:"))
-        .filter_map(|number| number.trim().parse().ok())
-        .collect();
-    ensure!(!counts.is_empty(), "/proc/zoneinfo has no pagesets");
-    Ok(counts.iter().sum())
 }

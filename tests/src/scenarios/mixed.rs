@@ -21,10 +21,10 @@ use super::upgrades::quantiles;
 use super::{busy, Context};
 use crate::kept::keep;
 use crate::load::fio::{Fio, Shape};
-use crate::queue;
 use crate::random::{seed, Random};
 use crate::site::{Site, Spec};
 use crate::wait;
+use crate::{memory, queue};
 
 /// Handoffs in all.
 const HANDOFFS: u64 = 500;
@@ -102,7 +102,7 @@ pub fn aborted_and_successful_upgrades_mixed_at_random(context: &mut Context) ->
         Mix::run(context, &mut random, &mut tally, from..to)?;
         // Caches of the file system that the test itself lies on are no leak of ours.
         fs::write("/proc/sys/vm/drop_caches", "3")?;
-        left.push(busy::memory_for_others_kib()?);
+        left.push(memory::others_kib()?);
     }
     let took = begun.elapsed();
     context.fact("seconds", took.as_secs_f64());

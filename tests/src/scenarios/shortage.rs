@@ -16,9 +16,11 @@ use crate::composed::{self, first_target, stripe, Target};
 use crate::load::files::Files;
 use crate::outside;
 use crate::site::Site;
-use crate::wait;
+use crate::{memory, wait};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How much more memory than there is greedy programs want, in MiB: less than the swap has.
+const TOO_MUCH: u64 = 96;
 
 /// Programs that write to memory of their own, more than there is, and read it again.
 struct Greedy(Vec<Child>);
@@ -110,7 +112,8 @@ pub fn swap_lies_on_volumes_through_upgrades(context: &mut Context) -> Result<()
         let volume = composed::create(&site, name, layout, &targets)?;
         context.run(&["mkswap", &volume.device])?;
         context.run(&["swapon", &volume.device])?;
-        let mut greedy = Greedy::start(2, 200)?;
+        let wanted = (memory::available_bytes()? >> 20) + TOO_MUCH;
+        let mut greedy = Greedy::start(2, wanted / 2)?;
         for version in ["2.1.0", "2.0.0"] {
             let (before, read) = counts(&volume.device)?;
             wait::until("swap goes out and in", PATIENCE, || {

@@ -10,17 +10,13 @@ use atomctl::node::Node;
 use serde::{Deserialize, Serialize};
 
 use super::growth::Limit;
-use crate::memory::{field, ready, settle};
+use crate::memory::{field, others, settle};
 use crate::site::Site;
 use crate::{leaks, slab};
 
 /// Fields of `/proc/meminfo` that are the kernel's, and not a cache that it gives back when it is asked to.
 const MEMORY: [&str; 6] =
     ["SUnreclaim", "SReclaimable", "VmallocUsed", "Percpu", "KernelStack", "SecPageTables"];
-/// Fields of `/proc/meminfo` with memory that is free, or that is not the kernel's own. What a module has leaked is in none
-/// of them.
-const OTHERS: [&str; 7] =
-    ["MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable", "KernelStack", "PageTables"];
 
 const SLAB: &str = "slab/";
 const KIB: &str = "kib/";
@@ -98,8 +94,7 @@ pub fn limit_of(name: &str) -> &'static Limit {
 
 /// Memory in KiB that the kernel has and does not call anybody's, from `/proc/meminfo` and `/proc/zoneinfo`.
 fn taken(text: &str, lists: &str) -> Option<u64> {
-    let given = OTHERS.iter().map(|name| field(text, name)).sum::<Option<u64>>()?;
-    Some(field(text, "MemTotal")?.saturating_sub(given + ready(lists)))
+    Some(field(text, "MemTotal")?.saturating_sub(others(text, lists)?))
 }
 
 /// The size of a module, from its line of `/proc/modules`.

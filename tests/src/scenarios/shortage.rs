@@ -20,7 +20,7 @@ use crate::{memory, wait};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How much more memory than there is greedy programs want, in MiB: less than the swap has.
-const TOO_MUCH: u64 = 96;
+const TOO_MUCH: u64 = 192;
 
 /// Programs that write to memory of their own, more than there is, and read it again.
 struct Greedy(Vec<Child>);

@@ -200,6 +200,11 @@ impl Site {
         Ok(Options { mode, deadline: self.deadline, keep_parked: false, old: None, places })
     }
 
+    /// With another deadline for handoffs, in the time of the stock kernel.
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline: patience::scaled(deadline), ..self }
+    }
+
     /// Upgrades to `version`; anything but a commit is an error.
     pub fn upgrade(&self, version: &str, mode: Mode) -> Result<UpgradeReport> {
         self.upgrade_on(&self.node, version, mode)

@@ -64,7 +64,8 @@ impl Drop for Greedy {
 pub fn heavy_writes_through_a_file_system_go_on_with_little_memory(
     context: &mut Context,
 ) -> Result<()> {
-    let site = Site::on_guest("2.0.0")?;
+    // A queue full of the longest writes goes to the server before a payload lets go.
+    let site = Site::on_guest("2.0.0")?.within(Duration::from_secs(30));
     let target = outside::server(context)?;
     let volume = composed::create(&site, "data", Layout::Linear, &[target])?;
     context.run(&["mkfs.ext4", "-q", &volume.device])?;
@@ -77,6 +78,7 @@ pub fn heavy_writes_through_a_file_system_go_on_with_little_memory(
     for number in ["0", "1", "2"] {
         writers.push(Command::new("sh").args(["-c", script, number]).spawn()?);
     }
+    let mut pauses = Vec::new();
     for version in ["2.1.0", "2.0.0", "2.1.0", "2.0.0"] {
         let (checked, written) = (files.checked(), crate::queue::stat(&volume.device)?.writes);
         wait::until("more is written", PATIENCE, || {
@@ -85,8 +87,9 @@ pub fn heavy_writes_through_a_file_system_go_on_with_little_memory(
             Ok(files.checked() > checked + 2 && writes > written + 100)
         })?;
         context.step(&format!("to {version}"));
-        site.upgrade(version, Mode::Warm)?;
+        pauses.push(site.upgrade(version, Mode::Warm)?.pause_us / 1000);
     }
+    context.fact("pauses_ms", &pauses);
     for mut writer in writers {
         writer.kill()?;
         writer.wait()?;

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
+/// The file in a machine's folder.
+pub const FILE: &str = "console.log";
 /// How many lines of the console an error repeats.
 const CONSOLE_TAIL: usize = 40;
 
@@ -16,7 +18,7 @@ pub fn last_words(dir: &Path) -> String {
         all[all.len().saturating_sub(lines)..].join("\n    ")
     };
     let qemu = tail("qemu.log", 5);
-    let console = tail("console.log", CONSOLE_TAIL);
+    let console = tail(FILE, CONSOLE_TAIL);
     let qemu = if qemu.is_empty() { qemu } else { format!("\n  QEMU said:\n    {qemu}") };
     format!("{qemu}\n  the console ended with:\n    {console}")
 }
@@ -56,7 +58,7 @@ impl std::error::Error for Unfit {}
 
 /// An error when emulation has spoiled the kernel of the machine in `dir`.
 pub fn look_at_boot(dir: &Path) -> Result<(), Unfit> {
-    let console = std::fs::read(dir.join("console.log")).unwrap_or_default();
+    let console = std::fs::read(dir.join(FILE)).unwrap_or_default();
     judge(&String::from_utf8_lossy(&console))
 }
 

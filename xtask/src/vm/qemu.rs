@@ -101,9 +101,7 @@ pub fn prepare_dir(sysroot: &Sysroot, origin: Origin<'_>, config: &VmConfig) -> 
         &all.join(format!("{}.lock", config.name)),
         "runs the virtual machine of that name",
     )?;
-    if dir.exists() && !config.keep_disks {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
-    }
+    empty(&dir, config.keep_disks).with_context(|| format!("cannot empty {}", dir.display()))?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     match origin {
         Origin::Memory(memory) => std::fs::hard_link(memory, dir.join(MEMORY))
@@ -141,6 +139,18 @@ pub fn prepare_dir(sysroot: &Sysroot, origin: Origin<'_>, config: &VmConfig) -> 
         root.make(sysroot, &initramfs.node()?.image, &dir)?;
     }
     Ok(Folder { path: dir, _turn: Some(turn) })
+}
+
+/// Leaves nothing in a machine's folder, or what outlives a boot: what the boot before has said on the console does not.
+fn empty(dir: &Path, keep_disks: bool) -> std::io::Result<()> {
+    let removed = match keep_disks {
+        true => std::fs::remove_file(dir.join(super::console::FILE)),
+        false => std::fs::remove_dir_all(dir),
+    };
+    removed.or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Takes from a disk what a machine has written there to be booted from: its length, 8 bytes, little-endian, and then itself.
@@ -335,5 +345,23 @@ mod tests {
         assert_eq!(host_name("canary"), "canary");
         assert_eq!(host_name("a_node.1"), "a-node-1");
         assert_eq!(host_name(&"x_".repeat(50)).len(), 59);
+    }
+
+    #[test]
+    fn a_boot_is_not_judged_by_what_the_boot_before_it_has_said() -> Result<()> {
+        let dir = std::env::temp_dir().join(format!("atom-kept-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let said = "APIC calibration not consistent with PM-Timer: 7ms instead of 100ms\n";
+        std::fs::write(dir.join(crate::vm::console::FILE), said)?;
+        std::fs::write(dir.join(DISK), "data")?;
+        assert!(crate::vm::console::look_at_boot(&dir).is_err());
+        empty(&dir, true)?;
+        crate::vm::console::look_at_boot(&dir)?;
+        assert_eq!(std::fs::read(dir.join(DISK))?, b"data");
+        for _ in 0..2 {
+            empty(&dir, false)?;
+            assert!(!dir.exists());
+        }
+        Ok(())
     }
 }

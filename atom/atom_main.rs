@@ -68,7 +68,7 @@ module! {
 }
 
 /// Version of Atom, shown in its status.
-const VERSION: &str = "1.4.0";
+const VERSION: &str = "1.5.0";
 
 /// The kernel's log formats with its own trait.
 macro_rules! log_as_displayed {

@@ -41,6 +41,8 @@ crate::failpoint::failpoints! {
     SWITCH_CLOSE = "atom.switch.close": Error | Delay | Hang | Oops;
     /// The gates are closed, and what is owed is about to be waited for.
     DRAIN_WAIT = "atom.drain.wait": Error | Delay | Oops;
+    /// The live payload is about to hand back what it has not started; what fails is waited for.
+    DRAIN_HAND_BACK = "atom.drain.hand_back": Error | Delay | Oops;
     /// The live payload is about to let go of requests.
     DRAIN_REVOKE = "atom.drain.revoke": Error | Delay;
     /// The live payload is about to freeze.

@@ -100,6 +100,7 @@ pub(crate) enum Operation {
     ImageBytes,
     Suspend,
     Resume,
+    HandBack,
     Revoke,
     Explain,
     Freeze,

@@ -435,6 +435,11 @@ pub struct Report {
     pub stages: [Stage; stage::COUNT],
     /// Since 1.1. The payload's own reason for each of the blockers; may be empty.
     pub reasons: [Text; BLOCKERS_NAMED],
+
+    /// Since 1.5. Requests that the payload had not started, and that went to whoever served next.
+    pub handed_back: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Report {
@@ -464,6 +469,8 @@ impl Report {
         changed: 0,
         stages: [Stage::NONE; stage::COUNT],
         reasons: [Text::EMPTY; BLOCKERS_NAMED],
+        handed_back: 0,
+        reserved: 0,
     };
 }
 

@@ -130,7 +130,7 @@ layouts! {
     table::PayloadTable 0 {
         size, scratch_bytes, abi, layout_hash, provides, requires, schema, version, module, prepare,
         unprepare, image_bytes, freeze, thaw, adopt, abandon, queue_rq, command,
-    } + { suspend, resume, revoke, explain, timeout, commit, copy_ahead, adopt_ahead }
+    } + { suspend, resume, revoke, explain, timeout, commit, copy_ahead, adopt_ahead, hand_back }
     control::Status 0 {
         size, place, abi, layout_hash, provides, epoch, live, payloads, devices, opens, preserved,
         reserved, image_bytes, handoffs, stale_completions, held_ns, version, refused, refusal,
@@ -145,7 +145,7 @@ layouts! {
     control::Report 0 {
         sequence, epoch, kind, outcome, refusal, from, to, started_ns, phases_ns, pause_ns,
         image_bytes, schema, devices, opens, preserved, owed, inverse_errors, blockers,
-    } + { cause, policy, revoked, changed, stages, reasons }
+    } + { cause, policy, revoked, changed, stages, reasons, handed_back, reserved }
     control::Handoff 0 {
         size, payload, schema, policy as "reserved", deadline_ns, report was REPORT_1_0,
     }

@@ -73,6 +73,9 @@ pub mod status {
     pub const RESOURCE: u32 = 9;
     /// The target failed.
     pub const IO: u32 = 10;
+    /// The request was not started, or may be carried out again from its beginning: it goes to whoever serves when the gate opens. No
+    /// number of the kernel's. Only within *hand_back*. Since 1.5.
+    pub const NOT_STARTED: u32 = 1 << 16;
 
     /// The kernel's status: `code` when it is one of these, else [`IO`].
     pub const fn to_kernel(code: u32) -> u8 {
@@ -137,11 +140,12 @@ pub const fn stage_of(op: u8) -> usize {
 ///
 /// 0. *free*: the block layer owns it, or nobody; no payload may touch it.
 /// 1. *owned*: the payload of the epoch owns it.
-/// 2. *ended*: that payload has ended it; the block layer is being told.
+/// 2. *ended*: that payload has ended it, or has not started it; the block layer is being told.
 /// 3. *revoked*: Atom has taken it back from that payload; the next claim is a replay.
 ///
 /// ```text
 /// 0 --claim(epoch)--> 1 --end(epoch)--> 2 --claim--> 1 ...
+///                                       2 --again--> 0, or 3 for a replay
 ///                     1 --give_back(epoch)--> 0, or 3 for a replay
 ///                     1 --revoke--> 3 --claim--> 1, a replay
 ///                                   3 --free--> 0
@@ -214,6 +218,13 @@ impl Ownership {
     #[inline]
     pub fn end(&self, epoch: u64) -> Result<(), Stale> {
         self.leave(epoch, ENDED)
+    }
+
+    /// 2 to 0: the request is to be claimed again, as it was not started. A replay goes to 3, so that it is one again. Called by whoever
+    /// has moved it to 2.
+    pub fn again(&self, replay: bool) {
+        let epoch = self.0.load(Ordering::Relaxed) >> STATE_BITS;
+        self.0.store(word(epoch, if replay { REVOKED } else { FREE }), Ordering::Release);
     }
 
     /// 1 to 0: the payload of `epoch` did not take the request. A replay goes to 3, so that it is one again.

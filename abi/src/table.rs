@@ -225,6 +225,13 @@ pub struct PayloadTable {
     /// claim page stores, but use none of them; preserved files and sockets are claimed in *adopt*, which gets the last
     /// difference. Undone by *unprepare*, on an error too: the handoff ends then.
     pub adopt_ahead: Option<unsafe extern "C" fn(args: *const AdoptArgs) -> i32>,
+
+    /// Since 1.5, optional. Ends with [`super::request::status::NOT_STARTED`] every request that the payload has and that
+    /// waits for something: that was not sent yet, or whose target is away. They wait at the gate and not in the drain, for the
+    /// next payload, or for this one when the handoff is undone. The gates are closed and no dispatch runs; other requests
+    /// end meanwhile. Nothing of a request that it ends so may still be under way. On an error the drain waits for what
+    /// was not handed back.
+    pub hand_back: Option<unsafe extern "C" fn() -> i32>,
 }
 
 impl PayloadTable {
@@ -236,6 +243,9 @@ impl PayloadTable {
 
     /// Bytes of the table in 1.2.
     pub const BYTES_1_2: usize = offset_of!(Self, copy_ahead);
+
+    /// Bytes of the table in 1.3 and 1.4.
+    pub const BYTES_1_3: usize = offset_of!(Self, hand_back);
 
     /// What the payload brings to the negotiation.
     pub fn offer(&self) -> Offer {

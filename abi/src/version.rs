@@ -4,6 +4,7 @@
 //!
 //! Versions of this interface, newest first:
 //!
+//! - 1.5: requests that a payload has not started are handed back, and the next one starts them.
 //! - 1.4: hardware queues for polled I/O.
 //! - 1.3: images are copied ahead of the pause, and only what differs is frozen.
 //! - 1.2: a dispatch that may sleep, requests in batches, the ends of bios, the payload's own events; more limits
@@ -17,7 +18,7 @@ use core::fmt;
 /// The interface changes incompatibly with this number.
 pub const ABI_MAJOR: u16 = 1;
 /// The interface grows at the end of its tables with this number.
-pub const ABI_MINOR: u16 = 4;
+pub const ABI_MINOR: u16 = 5;
 
 /// The minor versions of one major version that a side can work with, both ends included.
 #[repr(C)]

@@ -13,15 +13,15 @@ use atom_abi::text::Text;
 
 #[test]
 fn an_ioctl_has_the_number_that_c_programs_get_from_the_kernels_macro() {
-    // `_IOWR(0xea, number, structure)`, with the sizes in layout/v1.2.txt.
+    // `_IOWR(0xea, number, structure)`, with the sizes in layout/v1.5.txt.
     assert_eq!(control::IOC_STATUS, 0xc120_ea01);
     assert_eq!(control::IOC_PAYLOAD, 0xc0a8_ea02);
     assert_eq!(control::IOC_DEVICE, 0xc038_ea03);
-    assert_eq!(control::IOC_SWITCH, 0xc478_ea04);
-    assert_eq!(control::IOC_ABANDON, 0xc478_ea05);
-    assert_eq!(control::IOC_ADOPT, 0xc478_ea06);
+    assert_eq!(control::IOC_SWITCH, 0xc480_ea04);
+    assert_eq!(control::IOC_ABANDON, 0xc480_ea05);
+    assert_eq!(control::IOC_ADOPT, 0xc480_ea06);
     assert_eq!(control::IOC_COMMAND, 0xc020_ea07);
-    assert_eq!(control::IOC_REPORT, 0xc468_ea08);
+    assert_eq!(control::IOC_REPORT, 0xc470_ea08);
     assert_eq!(control::IOC_SETTINGS, 0xc070_ea09);
     assert_eq!(control::IOC_COMMIT, 0xc008_ea0a);
 }

@@ -47,6 +47,20 @@ fn a_request_that_was_taken_back_is_a_replay_until_somebody_takes_it() {
 }
 
 #[test]
+fn a_request_that_was_not_started_is_claimed_again_and_a_replay_as_one() {
+    for replay in [false, true] {
+        let ownership = Ownership::new();
+        ownership.claim(1);
+        assert_eq!(ownership.end(1), Ok(()), "it is owed by nobody");
+        ownership.again(replay);
+        assert_eq!(ownership.end(1), Err(Stale), "it was handed back, once");
+        assert!(!ownership.revoke(), "and cannot be taken back");
+        assert_eq!(ownership.claim(2), replay);
+        assert_eq!(ownership.end(2), Ok(()));
+    }
+}
+
+#[test]
 fn a_request_that_ends_without_a_payload_belongs_to_nobody() {
     let ownership = Ownership::new();
     ownership.claim(1);
@@ -153,4 +167,9 @@ fn a_status_that_nobody_knows_is_an_error_and_never_a_success() {
         "nobody asks again after an end"
     );
     assert_eq!(status::at_end(status::OK), 0);
+    assert_eq!(
+        status::at_end(status::NOT_STARTED),
+        status::IO as u8,
+        "an Atom that does not know it reports no success"
+    );
 }

@@ -61,6 +61,7 @@ fn table() -> PayloadTable {
         commit: None,
         copy_ahead: None,
         adopt_ahead: None,
+        hand_back: None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 //! The drain: until the live payload owes nothing, and at the deadline what the policy says.
 
+use core::sync::atomic::Ordering;
+
 use super::Handoff;
 use crate::abi::control::{phase, policy, stage, Stage};
 use crate::abi::lifecycle::{Event, Step};
@@ -20,6 +22,9 @@ impl Handoff<'_> {
     pub(super) fn drain(&mut self) -> Outcome {
         self.meet(&points::DRAIN_WAIT, Step::Drain)?;
         let (running, mut alive) = barrier::settle(self.until_ns);
+        if running == 0 && alive {
+            self.hand_back()?;
+        }
         let owed = barrier::owed();
         for stage in [stage::DATA, stage::FLUSHES] {
             let mut result = Stage::NONE;
@@ -74,6 +79,25 @@ impl Handoff<'_> {
         }
         self.lap(phase::DRAIN);
         Ok(advance(Event::Done(Step::Drain))?)
+    }
+
+    /// Has the live payload hand back what it has not started, so that it is not waited for: it waits at the gates. No
+    /// dispatch runs. What it keeps the drain waits for.
+    fn hand_back(&mut self) -> Outcome {
+        let hands_back = |state: &State| {
+            state.payload(self.live).is_some_and(|entry| entry.payload.hands_back())
+        };
+        if self.forsaken || !hands_back(&STATE.lock()) {
+            return Ok(());
+        }
+        if points::DRAIN_HAND_BACK.meet().is_err() || barrier::owed().total() == 0 {
+            return Ok(());
+        }
+        let before = sys::HANDED_BACK.load(Ordering::Relaxed);
+        run(self.turn, self.live, Operation::HandBack, Payload::hand_back)?;
+        let after = sys::HANDED_BACK.load(Ordering::Relaxed);
+        self.report.handed_back = after.wrapping_sub(before);
+        Ok(())
     }
 
     /// Takes back what a payload owes that was not asked: once it is irrevocable that it serves no more, and before the

@@ -344,11 +344,28 @@ pub(super) unsafe fn end(record: *mut Request, epoch: u64, code: u32) -> bool {
             // Nearly always.
             status::OK if queues::keep(request) => return true,
             status::OK => status::OK as u8,
+            status::NOT_STARTED => {
+                start_again(request, &*record);
+                return true;
+            }
             code => failed(request, code),
         };
         bindings::blk_mq_end_request(request, status);
     }
     true
+}
+
+/// Has a request dispatched again that its payload has not started. While the gate is closed it waits there. Any context.
+///
+/// # Safety
+///
+/// The request must be of a `Disk`, `record` its own, and this call the one that has moved it to *ended*.
+#[cold]
+unsafe fn start_again(request: *mut bindings::request, record: &Request) {
+    super::HANDED_BACK.fetch_add(1, Ordering::Relaxed);
+    record.ownership.again(record.flags & flags::REPLAY != 0);
+    // SAFETY: By the function's contract: it is the block layer's from here on.
+    unsafe { bindings::blk_mq_requeue_request(request, true) };
 }
 
 /// Counts a request that ends with an error, and returns the block layer's status for it.

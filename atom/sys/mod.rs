@@ -42,7 +42,7 @@ mod preserved;
 mod queues;
 mod task;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kernel::prelude::*;
 use kernel::types::Opaque;
@@ -73,6 +73,9 @@ unsafe impl<T> Sync for Table<T> {}
 
 /// Completions that were refused because their epoch did not own the request.
 pub(crate) static STALE_COMPLETIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Requests that their payload has not started.
+pub(crate) static HANDED_BACK: AtomicU32 = AtomicU32::new(0);
 
 /// The errno of a payload that the negotiation refused.
 pub(crate) const REFUSED: i32 = -(bindings::EPROTO as i32);

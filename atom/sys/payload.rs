@@ -144,6 +144,11 @@ impl Payload {
         self.table.0.provides & caps::REISSUE != 0 && self.table.0.revoke.is_some()
     }
 
+    /// True when it can hand back what it has not started.
+    pub(crate) fn hands_back(&self) -> bool {
+        self.table.0.hand_back.is_some()
+    }
+
     /// True when its state can be copied while it serves.
     pub(crate) fn copies_ahead(&self) -> bool {
         self.table.0.copy_ahead.is_some()
@@ -223,6 +228,10 @@ impl Payload {
     pub(crate) fn resume(&self, unchanged: u32, paused_ns: u64) -> i32 {
         let args = ResumeArgs { size: size_of::<ResumeArgs>() as u32, unchanged, paused_ns };
         operation!(self, resume(&args), or 0)
+    }
+
+    pub(crate) fn hand_back(&self) -> i32 {
+        operation!(self, hand_back(), or NO_OPERATION)
     }
 
     pub(crate) fn revoke(&self) -> i32 {

@@ -100,6 +100,15 @@ fn progress(volumes: &Volumes) -> (u64, u64) {
     sum
 }
 
+/// Hands back every request that was not started. No request is dispatched meanwhile. Sleeps.
+pub(crate) fn hand_back(volumes: &Volumes) {
+    // No target breaks off.
+    let _ = each_target(volumes, |target| {
+        target.hand_back();
+        Ok(())
+    });
+}
+
 /// Lets go of every request. No request is dispatched meanwhile. `EBUSY` when a part is being carried out that
 /// cannot be taken back, and then nothing has changed. Sleeps.
 pub(crate) fn revoke(volumes: &Volumes) -> Result {

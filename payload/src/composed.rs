@@ -214,6 +214,9 @@ impl Composed {
     /// Ends a request. Any context.
     #[inline]
     fn end(flight: Flight, outcome: u32) {
+        if outcome == status::NOT_STARTED {
+            return flight.end(outcome);
+        }
         let failed = outcome != status::OK;
         // Before the request ends, so that whoever waits for the end finds it counted.
         let statistics = &flight.composed().statistics;

@@ -52,6 +52,8 @@ pub(crate) enum Step {
     Resume = 9,
     Revoke = 10,
     Command = 11,
+    #[cfg(payload_client)]
+    HandBack = 15,
     // 12 is *queue_rq*, see `inject.rs`.
     #[cfg(payload_ahead)]
     CopyAhead = 13,

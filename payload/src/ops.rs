@@ -14,6 +14,7 @@
 //! | *freeze* | parked, then written down | itself, unparked; *thaw*, unparked |
 //! | *adopt* | claimed and made; tasks look after them | itself: parked, targets and volumes dropped, reserve and tasks unmade. What was claimed Atom forgets |
 //! | *abandon* | parked, volumes dropped, after a grace period reserve and tasks unmade | |
+//! | *hand_back* | what was not sent waits at the gates | it is dispatched again |
 //! | *revoke* | parked; nothing in flight below, else refused; connections let go of their requests; unparked | itself, unparked |
 
 use kernel::prelude::*;
@@ -155,6 +156,12 @@ pub(crate) fn suspend() {
 #[cfg(not(payload_abi = "0"))]
 pub(crate) fn resume(paused_ns: u64) {
     clients::resume(paused_ns);
+}
+
+/// Hands back every request that was not started. The gates are closed.
+#[cfg(payload_client)]
+pub(crate) fn hand_back(volumes: &Volumes) {
+    clients::hand_back(volumes);
 }
 
 /// Lets go of every request. Errors: `EBUSY` when one may still be carried out.

@@ -50,6 +50,9 @@ failpoints! {
     ABANDON_BEGIN = "payload.abandon.begin": Error | Delay | Hang | Oops;
     /// *resume* begins.
     RESUME_BEGIN = "payload.resume.begin": Error | Delay | Hang | Oops;
+    /// *hand_back* begins.
+    #[cfg(payload_client)]
+    HAND_BACK_BEGIN = "payload.hand_back.begin": Error | Delay | Hang | Oops;
     /// *revoke* begins.
     REVOKE_BEGIN = "payload.revoke.begin": Error | Delay | Hang | Oops;
     /// *explain* begins.
@@ -101,6 +104,8 @@ impl Step {
             Self::Adopt => &ADOPT_BEGIN,
             Self::Abandon => &ABANDON_BEGIN,
             Self::Resume => &RESUME_BEGIN,
+            #[cfg(payload_client)]
+            Self::HandBack => &HAND_BACK_BEGIN,
             Self::Revoke => &REVOKE_BEGIN,
             Self::Command => &COMMAND_BEGIN,
             #[cfg(payload_ahead)]

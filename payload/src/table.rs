@@ -88,6 +88,10 @@ static TABLE: Table = Table::new(PayloadTable {
     copy_ahead: None,
     #[cfg(not(payload_ahead))]
     adopt_ahead: None,
+    #[cfg(payload_client)]
+    hand_back: Some(hand_back),
+    #[cfg(not(payload_client))]
+    hand_back: None,
     // Behind the table's stated size, where Atom must not look.
     #[cfg(payload_abi = "0")]
     suspend: None,
@@ -468,6 +472,16 @@ unsafe extern "C" fn resume(args: *const ResumeArgs) -> i32 {
             ops::checkpoint(volumes);
         }
     })
+}
+
+/// *hand_back*: what waits for a connection, or to be sent on one, has not been started.
+///
+/// # Safety
+///
+/// Only Atom may call it, by the contract of `PayloadTable::hand_back`.
+#[cfg(payload_client)]
+unsafe extern "C" fn hand_back() -> i32 {
+    errno(locked(Step::HandBack, |volumes| ops::hand_back(volumes)))
 }
 
 /// *revoke*: a request of a volume without targets is carried out and ended within its dispatch, and no

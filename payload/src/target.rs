@@ -255,6 +255,9 @@ impl Target {
     /// Counts a part that has ended. Any context.
     #[inline]
     pub(crate) fn part_ended(&self, flight: &Flight, outcome: u32) {
+        if outcome == status::NOT_STARTED {
+            return self.part_given_back(flight);
+        }
         self.meter.count(flight.hctx(), flight.op(), flight.age_ns());
         if outcome != status::OK {
             self.history.add(&Failed {
@@ -294,6 +297,13 @@ impl Target {
         match &self.kind {
             Kind::Nbd(_) => (0, 0),
             _ => self.meter.progress(),
+        }
+    }
+
+    /// Hands back every request that was not started. Of the others of this machine a part is under way from when it is issued.
+    pub(crate) fn hand_back(&self) {
+        if let Kind::Nbd(nbd) = &self.kind {
+            nbd.hand_back();
         }
     }
 

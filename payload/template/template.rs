@@ -85,6 +85,7 @@ static TABLE: Table = Table(PayloadTable {
     commit: None,
     copy_ahead: None,
     adopt_ahead: None,
+    hand_back: None,
 });
 
 // SAFETY, of all below: Atom calls them with arguments that are valid for the call.

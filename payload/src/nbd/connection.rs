@@ -516,28 +516,56 @@ impl Connection {
         receiving.phase = Phase::Closed;
     }
 
+    /// Takes back what was not begun to be sent. The rest goes on.
+    pub(super) fn hand_back(&self, back: &mut FlightList) {
+        let mut sending = self.sending.lock();
+        self.forget_unbegun(&mut sending, |flight| back.push_back(flight));
+        self.unsent.store(!sending.batch.is_empty(), Ordering::SeqCst);
+    }
+
+    /// Forgets what was not begun to be sent, with its slots.
+    fn forget_unbegun(&self, sending: &mut Sending, mut each: impl FnMut(Flight)) {
+        let mut at = usize::from(sending.done != 0);
+        while let Some(out) = sending.batch.get(at) {
+            let mut slots = self.slots.lock();
+            let (is_read, is_received) = match slots.at(out.slot) {
+                Some(Slot { op: op::READ, place, .. }) => {
+                    (!matches!(place, Place::Done), matches!(place, Place::Lent))
+                }
+                _ => (false, false),
+            };
+            if is_received {
+                // A server answers what it was not asked for yet; the receiving side has it.
+                at = at.saturating_add(1);
+                continue;
+            }
+            if is_read {
+                self.reads.fetch_sub(1, Ordering::SeqCst);
+            }
+            let place = slots.take(out.slot);
+            drop(slots);
+            let Ok(out) = sending.batch.remove(at) else {
+                return;
+            };
+            match (place, out.flight) {
+                (Place::Out(flight), _) | (_, Some(flight)) => each(flight),
+                _ => {}
+            }
+        }
+    }
+
     /// Lets go of every request: those on their way become orphans. Of one that was sent in part the rest can
     /// not be sent, so that the connection ends.
     pub(super) fn revoke(&self, target: &Target) {
         let mut receiving = self.receiving.lock();
         let mut sending = self.sending.lock();
         let partly = sending.done != 0;
-        // What was not begun is forgotten with its slot.
-        let from = usize::from(partly);
-        while let Ok(out) = sending.batch.remove(from) {
-            let mut slots = self.slots.lock();
-            if let Some(slot) = slots.at(out.slot) {
-                if slot.op == op::READ && !matches!(slot.place, Place::Done) {
-                    self.reads.fetch_sub(1, Ordering::SeqCst);
-                }
-                slots.take(out.slot);
-            }
-        }
+        receiving.current = None;
+        self.forget_unbegun(&mut sending, drop);
         for out in sending.batch.iter_mut() {
             out.flight = None;
         }
         self.unsent.store(partly, Ordering::SeqCst);
-        receiving.current = None;
         let mut orphans = 0u32;
         for slot in self.slots.lock().iter_mut() {
             match &slot.place {

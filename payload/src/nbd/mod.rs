@@ -36,7 +36,8 @@
 //! inside. While the gates are closed no task submits, so that a poller that has parked leaves nobody behind.
 //!
 //! How it goes through an upgrade. *suspend*: handshakes are dropped, and no attempt is made but for requests that
-//! wait, and that a drain waits for; what is connected serves. One that is still under way is forgotten by *abandon*.
+//! wait; what is connected serves. An attempt that is still under way is forgotten by *abandon*. *hand_back*: what was
+//! not begun to be sent, and what waits for a connection, goes back to Atom; a drain waits for the rest.
 //! *freeze*: the pollers park, and no socket is listened to; the records are written. *thaw* undoes that. *adopt*:
 //! sockets are claimed, and neither read nor written before the first request or *resume*, so that an adopt that is
 //! undone has changed nothing in a stream. *abandon*: the threads end; sockets stay with Atom.

@@ -63,6 +63,11 @@ impl Fio {
         Self::start_with(device, shape, &["--ioengine=io_uring", "--hipri=1"])
     }
 
+    /// The same as [`Fio::start`] with blocks of another size, as `1m`.
+    pub fn start_in_blocks(device: &str, shape: Shape, size: &str) -> Result<Self> {
+        Self::start_with(device, shape, &[&format!("--bs={size}")])
+    }
+
     /// The same as [`Fio::start`] with at most so many requests in a second.
     pub fn start_at_rate(device: &str, shape: Shape, in_a_second: u32) -> Result<Self> {
         Self::start_with(device, shape, &[&format!("--rate_iops={in_a_second}")])

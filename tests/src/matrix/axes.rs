@@ -132,6 +132,7 @@ const STEPS: &[(&str, &str)] = &[
     ("payload.image_bytes", "prepare"),
     ("payload.abandon", "release"),
     ("payload.resume", "open"),
+    ("payload.hand_back", "drain"),
     ("payload.revoke", "drain"),
     ("payload.explain", "drain"),
     ("payload.queue", "io"),

@@ -38,7 +38,7 @@ pub const ALL: &[Rule] = &[
     },
     Rule {
         name: "nothing owed",
-        why: "requests are taken back and explained where they do not end: at a server that stands still",
+        why: "requests are handed back, taken back and explained where they do not end: at a server that stands still",
         applies: |cell| {
             needs_a_stall(cell) && (cell.volume != Volume::Nbd || cell.load == Load::Idle)
         },
@@ -103,9 +103,11 @@ fn at(cell: &Cell, begin: &str) -> bool {
     cell.fault.point.starts_with(begin)
 }
 
-/// Whether the point is met only at the deadline of a drain.
+/// Whether the point is met only when a drain has something to wait for, or at its deadline.
 pub fn needs_a_stall(cell: &Cell) -> bool {
-    ["atom.drain.revoke", "payload.revoke", "payload.explain"].iter().any(|begin| at(cell, begin))
+    const POINTS: [&str; 4] =
+        ["payload.hand_back", "atom.drain.revoke", "payload.revoke", "payload.explain"];
+    POINTS.iter().any(|begin| at(cell, begin))
 }
 
 /// Whether the volume's connections must lead somewhere else than to the server.

@@ -37,6 +37,7 @@ mod packages;
 mod pause;
 mod polled;
 mod preserved;
+mod queued;
 mod reboots;
 mod recover;
 mod refusals;

@@ -64,7 +64,7 @@ pub fn a_payload_of_an_older_or_newer_abi_works_where_the_ranges_meet(
     let device = site.volume("data", Spec::ram(16))?;
     let load = Fio::start(&device, Shape { depth: 16, bytes: 4 << 20, verify: true })?;
     for mode in [Mode::Warm, Mode::Cold] {
-        for version in ["9.0.0-abi-0", "9.0.0-abi-2", "9.0.0-abi-4", "9.0.0-abi-0", "1.1.0"] {
+        for version in ["9.0.0-abi-0", "9.0.0-abi-2", "9.0.0-abi-5", "9.0.0-abi-0", "1.1.0"] {
             context.step(&format!("{mode} to {version}"));
             site.upgrade(version, mode)?;
             let info = site.node().payloads()?;
@@ -74,14 +74,14 @@ pub fn a_payload_of_an_older_or_newer_abi_works_where_the_ranges_meet(
             site.destroy("extra")?;
         }
         context.step(&format!("{mode}: one that needs a newer Atom"));
-        let report = site.try_upgrade(&site.file("9.0.0-abi-5"), mode, DEADLINE)?;
+        let report = site.try_upgrade(&site.file("9.0.0-abi-6"), mode, DEADLINE)?;
         let why = report.reason.clone().unwrap_or_default();
         ensure!(report.outcome == Outcome::Refused, "{report:?}");
-        ensure!(why.contains("Atom speaks up to .4, it needs at least .5"), "{why}");
+        ensure!(why.contains("Atom speaks up to .5, it needs at least .6"), "{why}");
         ensure!(site.live()? == "1.1.0", "{} serves", site.live()?);
     }
     context.step("Atom itself refuses it, and cannot be asked to go without an old one's image");
-    ensure!(site.insert(&site.file("9.0.0-abi-5")).is_err(), "it was registered");
+    ensure!(site.insert(&site.file("9.0.0-abi-6")).is_err(), "it was registered");
     let refusal = site.node().status()?.refusal;
     ensure!(refusal.code == reason::ABI_MINOR, "{refusal}");
     load.stop()?;

@@ -206,6 +206,18 @@ impl Target {
         all
     }
 
+    /// Hands back every request that was not begun to be sent. The gates are closed, so that no task is sending, but
+    /// the poller may. Sleeps.
+    pub(crate) fn hand_back(&self) {
+        let mut back = self.empty_queue();
+        for connection in self.serving() {
+            connection.hand_back(&mut back);
+        }
+        while let Some(flight) = back.pop_front() {
+            flight.finish(status::NOT_STARTED);
+        }
+    }
+
     /// Lets go of every request, because the deadline of a drain has passed. The gates are closed, so that no task
     /// is sending. What was sent is waited for no more: nothing that overlaps it is sent before its reply has come
     /// or its connection has ended.

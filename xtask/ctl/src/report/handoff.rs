@@ -125,6 +125,9 @@ pub struct Handoff {
     /// The drain, stage by stage.
     #[serde(default)]
     pub stages: Vec<Stage>,
+    /// Requests that the live payload had not started, and that waited for the next one.
+    #[serde(default)]
+    pub requests_handed_back: u32,
     /// Requests that were taken back from the live payload.
     #[serde(default)]
     pub requests_taken_back: u32,
@@ -158,6 +161,7 @@ impl Handoff {
             policy: policy_name(report),
             forsaken: is_forsaken(report),
             stages: Stage::all_of(report),
+            requests_handed_back: report.handed_back,
             requests_taken_back: report.revoked,
             devices_changed: report.changed,
         }

@@ -89,6 +89,9 @@ pub struct UpgradeReport {
     /// The drain, stage by stage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
+    /// Requests that the old payload had not started, and that waited for the new one.
+    #[serde(default)]
+    pub requests_handed_back: u32,
     /// Requests that were taken back from the old payload.
     #[serde(default)]
     pub requests_taken_back: u32,
@@ -131,6 +134,7 @@ impl UpgradeReport {
             policy: None,
             forsaken: false,
             stages: Vec::new(),
+            requests_handed_back: 0,
             requests_taken_back: 0,
             devices_changed: 0,
             soak: None,
@@ -192,6 +196,7 @@ impl UpgradeReport {
             self.forsaken = is_forsaken(report);
             self.stages = Stage::all_of(report);
         }
+        self.requests_handed_back = self.requests_handed_back.saturating_add(report.handed_back);
         self.requests_taken_back = self.requests_taken_back.saturating_add(report.revoked);
         self.devices_changed = self.devices_changed.max(report.changed);
         if report.owed != 0 {
@@ -295,6 +300,7 @@ mod tests {
       "us": 500000
     }
   ],
+  "requests_handed_back": 0,
   "requests_taken_back": 0,
   "devices_changed": 0
 }"#;

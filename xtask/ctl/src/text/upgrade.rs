@@ -33,6 +33,7 @@ pub fn upgrade(report: &UpgradeReport, paint: Paint) -> String {
         policy: report.policy.as_deref().unwrap_or_default(),
         forsaken: report.forsaken,
         stages: &report.stages,
+        handed_back: report.requests_handed_back,
         taken_back: report.requests_taken_back,
         changed: report.devices_changed,
     }));
@@ -82,6 +83,7 @@ pub fn handoff(handoff: &Handoff, paint: Paint) -> String {
         policy: &handoff.policy,
         forsaken: handoff.forsaken,
         stages: &handoff.stages,
+        handed_back: handoff.requests_handed_back,
         taken_back: handoff.requests_taken_back,
         changed: handoff.devices_changed,
     }));
@@ -107,6 +109,7 @@ struct Drained<'a> {
     policy: &'a str,
     forsaken: bool,
     stages: &'a [Stage],
+    handed_back: u32,
     taken_back: u32,
     changed: u32,
 }
@@ -131,6 +134,10 @@ fn drained(drained: &Drained<'_>) -> String {
         .collect();
     if !stages.is_empty() {
         let _ = writeln!(text, "  drained: {}", stages.join(", "));
+    }
+    if drained.handed_back != 0 {
+        let _ =
+            writeln!(text, "  {} requests had not been started, and waited", drained.handed_back);
     }
     if drained.taken_back != 0 {
         let _ = writeln!(
@@ -240,12 +247,13 @@ mod tests {
         let mut report = UpgradeReport::begin("7.2.12", "1.0.0", "1.1.0", Mode::Warm)
             .end(Outcome::RolledBack, Some("errors".to_owned()));
         let quiet = upgrade(&report, Paint::PLAIN);
-        for word in ["drained", "taken back", "soak", "Atom itself"] {
+        for word in ["drained", "not been started", "taken back", "soak", "Atom itself"] {
             assert!(!quiet.contains(word), "{word}: {quiet}");
         }
         report.cause = Some("stall".to_owned());
         report.policy = Some("reissue".to_owned());
         report.forsaken = true;
+        report.requests_handed_back = 90;
         report.requests_taken_back = 4;
         report.devices_changed = 1;
         report.stages = vec![Stage { name: "data".to_owned(), began: 5, left: 4, us: 1_000_000 }];
@@ -261,6 +269,7 @@ mod tests {
             "made by Atom itself: stall",
             "not asked",
             "drained: data 5 -> 4 in 1.00 s",
+            "90 requests had not been started, and waited",
             "4 requests were taken back (policy reissue)",
             "1 devices were changed",
             "soak: 3.00 s of 30.00 s, 6 canary reads, 0 errors",

@@ -14,7 +14,7 @@ use crate::operation::{failed, run, Outcome, Stop};
 use crate::points;
 use crate::state::{Operation, Progress};
 use crate::sys::{self, NoIo, Payload, STATE};
-use crate::turn::Turn;
+use crate::turn::{Lost, Turn};
 
 /// How long the inverses may take while the gates are closed.
 const UNDO_NS: u64 = 1_000_000_000;
@@ -144,11 +144,13 @@ pub(crate) fn let_go(turn: &Turn) -> Outcome<u32> {
 
 /// Goes back for a task that has died in an operation of a payload, or, when the turn was seized, has been
 /// in it for too long. The payload is dead from here on. Sleeps.
-pub(crate) fn inherit(turn: &Turn, seized: bool) {
+pub(crate) fn inherit(turn: &Turn, lost: Lost) {
     let _no_io = NoIo::enter();
+    points::UNDO_INHERIT.slow_down();
+    let Lost { seized, culprit } = lost;
     let mut report = {
         let mut state = STATE.lock();
-        let culprit = state.running.take().map_or(0, |(_, id)| id);
+        let culprit = culprit.map_or(0, |(_, id)| id);
         if let Some(entry) = state.payload_mut(culprit) {
             entry.dead = true;
             entry.died = !seized && entry.clean;

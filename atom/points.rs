@@ -71,6 +71,8 @@ crate::failpoint::failpoints! {
     /// A payload leaves a checkpoint.
     CHECKPOINT_STORE = "atom.checkpoint.store": Error | NoMemory | Delay | Data;
 
+    /// Somebody has taken the turn from a task that died or hangs, and has not begun to go back for it.
+    UNDO_INHERIT = "atom.undo.inherit": Delay;
     /// On the way back, before *thaw*.
     UNDO_THAW = "atom.undo.thaw": Delay;
     /// On the way back, before the gates open.

@@ -10,7 +10,7 @@
 use kernel::prelude::*;
 
 use crate::back;
-use crate::state::State;
+use crate::state::{Operation, State};
 use crate::sys::{self, Task, Woken, STATE, TURN, WATCH};
 
 /// For how long one who waits sleeps before he looks whether the holder is still alive.
@@ -40,6 +40,14 @@ impl Holder {
     pub(crate) fn is_gone(&self) -> bool {
         self.task.is_gone()
     }
+}
+
+/// What somebody had when the turn was taken from him.
+pub(crate) struct Lost {
+    /// He is alive, in an operation that takes too long.
+    pub(crate) seized: bool,
+    /// The operation that he was in, and whose.
+    pub(crate) culprit: Option<(Operation, u32)>,
 }
 
 /// The right to hand over, as long as nobody took it away.
@@ -105,22 +113,26 @@ impl Turn {
     /// `seizes` says whether the turn is to be taken from a holder who is alive and in an operation.
     fn try_take(mut seizes: impl FnMut(&State, &Holder) -> bool) -> Option<Self> {
         let task = Task::current();
-        let (turn, before) = {
+        let (turn, lost, _before) = {
             let mut state = STATE.lock();
-            let lost = match &state.holder {
-                None => false,
-                Some(holder) if holder.is_gone() || seizes(&state, holder) => true,
+            let seized = match &state.holder {
+                None => None,
+                Some(holder) if holder.is_gone() => Some(false),
+                Some(holder) if seizes(&state, holder) => Some(true),
                 _ => return None,
             };
             state.turns = state.turns.saturating_add(1);
             let number = state.turns;
             let before = state.holder.replace(Holder { number, task });
-            (Self { number }, before.filter(|_| lost))
+            // Whose operation it was goes with the turn: to the watch, an operation that is too late and stands here for a
+            // moment longer would be that of the new holder, and it would go back for him as well.
+            let lost = seized.map(|seized| Lost { seized, culprit: state.running.take() });
+            (Self { number }, lost, before)
         };
         // It looks after whoever has the turn.
         WATCH.wake();
-        if let Some(before) = before {
-            back::inherit(&turn, !before.is_gone());
+        if let Some(lost) = lost {
+            back::inherit(&turn, lost);
         }
         Some(turn)
     }

@@ -125,6 +125,16 @@ pub fn needs_the_way_back(cell: &Cell) -> bool {
     cell.fault.step() == "undo"
 }
 
+/// Whether the tool warns of what has struck.
+pub fn shows_as_an_inverse_that_failed(cell: &Cell) -> bool {
+    cell.fault.kind == "error" && at(cell, "payload.abandon")
+}
+
+/// Whether it is met only if somebody else goes back, for a task that hangs.
+pub fn needs_a_hang(cell: &Cell) -> bool {
+    at(cell, "atom.watch") || at(cell, "atom.undo.inherit")
+}
+
 /// Whether the point is met when a volume comes or goes.
 pub fn needs_a_volume_to_come(cell: &Cell) -> bool {
     matches!(cell.fault.step(), "command" | "keep" | "checkpoint")

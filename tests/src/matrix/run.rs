@@ -139,6 +139,8 @@ fn carry_out(stage: &mut Stage, cell: &Cell, seen: &mut Seen) -> Result<()> {
     }
     let ended = ended?;
     seen.met |= armed.met();
+    // The module may have gone with its count before anybody looked.
+    seen.met |= rules::shows_as_an_inverse_that_failed(cell) && ended.warns_of("inverse");
     seen.outcome = Some(ended.outcome().unwrap_or("killed").to_owned());
     seen.pause_us = ended.document["pause_us"].as_u64();
     stage.disarm()?;
@@ -200,7 +202,7 @@ impl Armed {
         };
         let Some(_) = cell.fault.module() else { return Ok(Self { point: None, all: Vec::new() }) };
         let mut faults = vec![cell.fault.clone()];
-        if cell.fault.point.starts_with("atom.watch") {
+        if rules::needs_a_hang(cell) {
             faults.push(Fault::new("payload.adopt.begin", "hang"));
         } else if rules::needs_the_way_back(cell) {
             faults.push(Fault::new("atom.switch.adopt", "error"));
@@ -269,7 +271,8 @@ fn upgrade(
 ) -> Result<Ended> {
     let (_, to) = Stage::versions(cell.direction);
     let file = stage.file(to);
-    let deadline = if cell.fault.kind == "hang" { SHORT_DEADLINE } else { DEADLINE };
+    let hangs = cell.fault.kind == "hang" || rules::needs_a_hang(cell);
+    let deadline = if hangs { SHORT_DEADLINE } else { DEADLINE };
     let mut args = vec!["upgrade", "--deadline", deadline];
     if cell.way == Way::Cold {
         args.push("--cold");

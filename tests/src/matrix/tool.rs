@@ -91,6 +91,14 @@ impl Ended {
     pub fn outcome(&self) -> Option<&str> {
         self.document["outcome"].as_str()
     }
+
+    /// Whether one of its warnings has this word.
+    pub fn warns_of(&self, word: &str) -> bool {
+        let warnings = self.document["warnings"].as_array();
+        warnings.is_some_and(|all| {
+            all.iter().filter_map(serde_json::Value::as_str).any(|one| one.contains(word))
+        })
+    }
 }
 
 /// Runs it to its end.

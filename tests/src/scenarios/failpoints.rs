@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use atom_abi::control::{outcome, setting, Settings};
+use atom_abi::control::{outcome, setting, Report, Settings};
 use atom_abi::version::reason;
 use atom_payload::shown::TargetState;
 use atom_payload::spec::Layout;
@@ -64,6 +64,8 @@ enum Way {
     Warm,
     /// The same, and the new payload fails to adopt.
     Undone,
+    /// The same, and the new payload hangs until Atom has gone back.
+    Inherited,
     /// Upgrades cold.
     Cold,
     /// Upgrades while a server does not answer, and what waits for it is handed to the new payload.
@@ -76,10 +78,11 @@ enum Way {
     Reconnected,
 }
 
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way::Volumes,
     Way::Warm,
     Way::Undone,
+    Way::Inherited,
     Way::Cold,
     Way::Reissued,
     Way::Committed,
@@ -193,6 +196,60 @@ pub fn a_payload_on_its_way_out_cannot_take_over(context: &mut Context) -> Resul
     site.leave()
 }
 
+pub fn one_task_goes_back_for_one_that_hangs(context: &mut Context) -> Result<()> {
+    const TAKEN: &str = "atom.undo.inherit";
+    let site = Site::start(Path::new(failpoint::MODULES), "2.0.0")?;
+    site.volume("data", Spec::ram(8))?;
+    let control = site.node().control();
+    let before = newest(&site)?;
+    // Long enough for the watch to look many times before the way back has begun.
+    failpoint::arm("atom", TAKEN, failpoint::delay(500), Trigger::Next(1))?;
+    let abandoned = hangs(&site, &module("2.0.0"), "payload.abandon.begin", || {
+        Ok(control.abandon(Some(4), SHORT)?)
+    })?;
+    ensure!(abandoned.is_err(), "nobody has taken the turn from it: {abandoned:?}");
+
+    context.step("whoever had just taken the turn is not taken for one that hangs");
+    let passed = failpoint::find("atom", TAKEN)?.passed;
+    ensure!(passed == 1, "the turn was taken {passed} times");
+    wait::until("Atom is at rest", PATIENCE, || Ok(site.node().status()?.place == 5))?;
+    let reports = control.reports()?;
+    let fresh: Vec<_> = reports.iter().filter(|report| report.sequence > before).collect();
+    ensure!(fresh.len() == 1, "{} reports about one handoff: {fresh:?}", fresh.len());
+    ensure!(fresh[0].outcome == outcome::DONE, "Atom holds, and the report says {fresh:?}");
+
+    failpoint::off("atom")?;
+    kmod::remove(&module("2.0.0"))?;
+    let id = site.insert(&site.file("2.1.0"))?;
+    site.adopt(id)?;
+    site.leave()
+}
+
+/// Has somebody hang at a point until Atom has gone back for him, and returns what became of what he did.
+fn hangs(
+    site: &Site,
+    module: &str,
+    point: &str,
+    act: impl FnOnce() -> Result<Report> + Send,
+) -> Result<Result<Report>> {
+    let before = newest(site)?;
+    failpoint::arm(module, point, failpoint::of(Kind::Hang), Trigger::Next(1))?;
+    std::thread::scope(|scope| {
+        let going = scope.spawn(act);
+        let gone_back = wait::until("Atom has gone back", PATIENCE, || {
+            Ok(newest(site)? != before || going.is_finished())
+        });
+        failpoint::release(module, point)?;
+        let ended = going.join().map_err(|_| anyhow::anyhow!("it panicked"))?;
+        gone_back.map(|()| ended)
+    })
+}
+
+/// The number of the newest report.
+fn newest(site: &Site) -> Result<u64> {
+    Ok(site.node().control().reports()?.first().map_or(0, |report| report.sequence))
+}
+
 /// A machine with load on it, two payloads to upgrade between, and a server.
 struct Bench {
     site: Site,
@@ -257,7 +314,7 @@ impl Bench {
             Way::Volumes => self.volumes()?,
             Way::Reconnected => self.reconnected()?,
             Way::Cold => self.cold(armed, met)?,
-            Way::Warm | Way::Undone | Way::Reissued | Way::Committed => {
+            Way::Warm | Way::Undone | Way::Inherited | Way::Reissued | Way::Committed => {
                 self.warm(way, armed, met)?;
             }
             Way::TakenBack => self.taken_back(armed, met)?,
@@ -302,12 +359,18 @@ impl Bench {
             wait::until("requests wait for the server", PATIENCE, || Ok(self.site.owed()? > 0))?;
             drain = Drain { deadline: SHORT, at_deadline: AtDeadline::Reissue, forsake: false };
         }
-        let first = self.site.node().control().switch(id, drain);
+        let first = match way {
+            Way::Inherited => hangs(&self.site, &module(self.new), "payload.adopt.begin", || {
+                Ok(self.site.node().control().switch(id, SHORT)?)
+            })?,
+            _ => self.site.node().control().switch(id, drain).map_err(Into::into),
+        };
         if way == Way::Reissued {
             self.server.go_on()?;
         }
         let done = first.is_ok_and(|report| report.outcome == outcome::DONE);
-        ensure!(way != Way::Undone || !done, "a payload that could not adopt did");
+        let may = !matches!(way, Way::Undone | Way::Inherited);
+        ensure!(may || !done, "a payload that could not adopt did");
         if !done {
             let live = self.site.live()?;
             ensure!(live == self.old, "it was undone, and {live:?} serves");

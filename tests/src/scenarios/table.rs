@@ -1092,6 +1092,14 @@ pub const ALL: &[Scenario] = &[
         run: failpoints::a_payload_on_its_way_out_cannot_take_over,
     },
     Scenario {
+        name: "one_task_goes_back_for_one_that_hangs",
+        what: "While a task that took the turn from one that hangs is slow to begin, nobody takes it for the one that hangs: there is one report, and it is true.",
+        machine: PLAIN,
+        expected_log: &[],
+        limit_seconds: 60,
+        run: failpoints::one_task_goes_back_for_one_that_hangs,
+    },
+    Scenario {
         name: "a_failpoint_refuses_what_it_cannot_do",
         what: "Lines that are none, points that are not there and kinds that a point has not are refused and change nothing.",
         machine: PLAIN,

@@ -155,6 +155,11 @@ pub(crate) fn inherit(turn: &Turn, lost: Lost) {
             entry.dead = true;
             entry.died = !seized && entry.clean;
         }
+        // One that is irrevocable leads to whoever serves by now, from whoever is being let go of.
+        let (from, to) = match state.finishing {
+            true => (state.releasing, state.live),
+            false => (state.live, state.candidate),
+        };
         // If it was Atom's own task, it does nothing any more.
         state.doing = false;
         if state.undo.is_empty() && !state.lifecycle.at_rest() {
@@ -169,8 +174,8 @@ pub(crate) fn inherit(turn: &Turn, lost: Lost) {
                 false => Refusal::new(reason::DIED, 0, culprit.into()),
             },
             cause: cause::DIED,
-            from: state.version(state.live),
-            to: state.version(state.candidate),
+            from: state.version(from),
+            to: state.version(to),
             started_ns: state.progress.started_ns,
             devices: state.devices.len() as u32,
             opens: state.opens(),

@@ -217,6 +217,7 @@ pub fn one_task_goes_back_for_one_that_hangs(context: &mut Context) -> Result<()
     let fresh: Vec<_> = reports.iter().filter(|report| report.sequence > before).collect();
     ensure!(fresh.len() == 1, "{} reports about one handoff: {fresh:?}", fresh.len());
     ensure!(fresh[0].outcome == outcome::DONE, "Atom holds, and the report says {fresh:?}");
+    ensure!(fresh[0].from.as_str() == "2.0.0", "it does not say who let go: {fresh:?}");
 
     failpoint::off("atom")?;
     kmod::remove(&module("2.0.0"))?;

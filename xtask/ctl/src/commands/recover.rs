@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::output::Output;
 use super::recorded::recorded;
 use super::Deadline;
-use crate::journal::{Attempt, Kind, Origin};
+use crate::journal::{self, Attempt, Kind, Origin};
 use crate::module_file::ModuleFile;
 use crate::node::kernel_release;
 use crate::places::Places;
@@ -49,6 +49,7 @@ pub(super) fn run(
     let files = Files {
         named: args.file.as_deref().map(ModuleFile::read).transpose()?,
         find: &|version| places.read_version(version),
+        wanted: &journal::wanted,
     };
     let wish = match (args.finish, args.undo) {
         (true, _) => Wish::Finish,

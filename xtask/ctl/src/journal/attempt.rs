@@ -155,7 +155,7 @@ impl Settling {
 }
 
 /// The attempts without an end whose tool is gone, each with the version that it was to make live.
-fn without_end(records: &[Record], own: &Identity) -> Vec<(Identity, String)> {
+pub(super) fn without_end(records: &[Record], own: &Identity) -> Vec<(Identity, String)> {
     let has_ended = |one: &Identity| {
         records.iter().any(|record| match record {
             Record::Ended(ended) => &ended.identity == one,

@@ -52,6 +52,14 @@ pub fn boot() -> String {
     who::boot()
 }
 
+/// The version that the last attempt without an end, whose tool is gone, was to make live.
+pub fn wanted() -> Option<String> {
+    // No attempt has this number: those of tools that are there are passed over anyway.
+    let nobody = Identity { attempt: u64::MAX, boot: boot() };
+    let open = attempt::without_end(&read(), &nobody);
+    open.into_iter().map(|(_, to)| to).rfind(|to| !to.is_empty())
+}
+
 /// The records of this machine, oldest first.
 pub fn read() -> Vec<Record> {
     Journal::standard().read().records

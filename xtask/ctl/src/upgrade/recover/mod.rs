@@ -36,6 +36,8 @@ pub struct Files<'a> {
     pub named: Option<ModuleFile>,
     /// Finds the installed file of a version. Reads disks.
     pub find: &'a dyn Fn(&str) -> std::result::Result<ModuleFile, Refused>,
+    /// The version that an attempt without an end was to make live. Reads the journal.
+    pub wanted: &'a dyn Fn() -> Option<String>,
 }
 
 /// What can be chosen about a recovery.
@@ -160,9 +162,10 @@ fn decide<N: Node>(
     file: &mut Option<ModuleFile>,
     files: &Files<'_>,
 ) -> Result<Plan> {
+    let is_named = file.is_some();
     let mut at = snapshot(node, file.as_ref().map_or(KnownFile::NotLooked, known))?;
     let mut planned = plan::plan(&at, wish);
-    if planned.needs_file() && file.is_none() {
+    if planned.needs_file() && !is_named {
         let from = at.came_from().unwrap_or_default();
         let found = (files.find)(from).map_err(Problem::from).and_then(|found| {
             check_file(node, &at, &found)?;
@@ -173,6 +176,18 @@ fn decide<N: Node>(
             Err(problem) => KnownFile::Missing(problem.why),
         };
         planned = plan::plan(&at, wish);
+    }
+    // The way back may be barred by a dead payload, whose module stays: then forth, to what the attempt was for.
+    if planned.blocked.is_some() && at.nobody_serves() && !is_named && wish != Wish::Undo {
+        let wanted = (files.wanted)().and_then(|version| (files.find)(&version).ok());
+        if let Some(found) = wanted.filter(|found| check_file(node, &at, found).is_ok()) {
+            at.file = known(&found);
+            let forth = plan::plan(&at, wish);
+            if forth.blocked.is_none() {
+                *file = Some(found);
+                planned = forth;
+            }
+        }
     }
     Ok(planned)
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use atom_abi::control::{kind, outcome, PayloadInfo, Report, Status};
+use atom_abi::lifecycle::Place;
 
 use crate::problem::Exit;
 
@@ -144,6 +145,11 @@ impl Snapshot {
     pub(super) fn in_state(&self, state: u32) -> impl Iterator<Item = &PayloadInfo> {
         let live = self.status.live;
         self.payloads.iter().filter(move |payload| payload.id != live && payload.state == state)
+    }
+
+    /// Atom has the devices.
+    pub(super) fn nobody_serves(&self) -> bool {
+        [Place::Held.code(), Place::Failing.code()].contains(&self.status.place)
     }
 
     /// The version that gave the devices to Atom.

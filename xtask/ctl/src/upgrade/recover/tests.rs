@@ -88,7 +88,7 @@ pub(super) fn run(
         true => Ok(file(version)),
         false => Err(Refused::situation(format!("no file of {version}"), "install it")),
     };
-    let files = Files { named: named.map(file), find: &find };
+    let files = Files { named: named.map(file), find: &find, wanted: &|| None };
     let choice = Choice { wish, deadline: Duration::from_secs(5), dry, force: false };
     recover(node, choice, files)
 }
@@ -328,11 +328,11 @@ fn a_file_that_does_not_read_what_atom_holds_is_refused_and_found_ones_are_passe
     let choice = |wish| Choice { wish, deadline: Duration::ZERO, dry: false, force: false };
     let node = Case::held(&[(B, LOADED)]).machine();
     let found = |_: &str| Ok(strange());
-    let named = Files { named: Some(strange()), find: &found };
+    let named = Files { named: Some(strange()), find: &found, wanted: &|| None };
     let refused = recover(&node, choice(Wish::Undo), named).unwrap_err();
     assert!(refused.why.contains("schema 2"), "{refused}");
     assert!(node.calls().is_empty());
-    let files = Files { named: None, find: &found };
+    let files = Files { named: None, find: &found, wanted: &|| None };
     let done = recover(&node, choice(Wish::Least), files).unwrap();
     assert_eq!((done.outcome, done.live.as_str()), (RecoveryOutcome::Recovered, B));
 }
@@ -374,10 +374,32 @@ fn nothing_is_recovered_while_another_tool_is_alive_or_memory_cannot_be_locked()
 }
 
 #[test]
+fn a_dead_payload_in_the_way_back_lets_what_the_attempt_was_for_serve() {
+    for (wanted, wish, live) in [
+        (Some(B), Wish::Least, B),
+        (Some(B), Wish::Finish, B),
+        // Somebody wants to go back, or nobody knows where forth is.
+        (Some(B), Wish::Undo, ""),
+        (Some(A), Wish::Least, ""),
+        (None, Wish::Least, ""),
+    ] {
+        let node = Case::held(&[(A, DEAD)]).machine();
+        let choice = Choice { wish, deadline: Duration::ZERO, dry: false, force: false };
+        let wanted = || wanted.map(str::to_owned);
+        let files = Files { named: None, find: &|version| Ok(file(version)), wanted: &wanted };
+        let done = recover(&node, choice, files).unwrap();
+        assert_eq!(done.live, live, "{done:?}");
+        let outcome =
+            if live.is_empty() { RecoveryOutcome::Held } else { RecoveryOutcome::Recovered };
+        assert_eq!(done.outcome, outcome, "{done:?}");
+    }
+}
+
+#[test]
 fn a_tool_that_only_seems_to_be_alive_can_be_passed_over() {
     let node = Case::held(&[(A, PARKED)]).machine();
     node.fail(Step::Claim, 1);
-    let files = Files { named: None, find: &|version| Ok(file(version)) };
+    let files = Files { named: None, find: &|version| Ok(file(version)), wanted: &|| None };
     let choice = Choice { wish: Wish::Least, deadline: Duration::ZERO, dry: false, force: true };
     assert_eq!(recover(&node, choice, files).unwrap().live, A);
 }
